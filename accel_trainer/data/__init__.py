@@ -1,0 +1,1 @@
+"""From sensor files to batches: sources, table, split, scale, windows."""
