@@ -83,9 +83,7 @@ class SplitOptions:
         for name, share in (("train", self.train), ("test", self.test)):
             _check(0 < share < 1, f"data.split.{name}", share, "a share above 0 and below 1")
         if self.kind == "ratio" and self.train + self.test >= 1:
-            raise ConfigError(
-                "data.split", f"train {self.train} + test {self.test} leave no rows for validation"
-            )
+            raise ConfigError("data.split", f"train {self.train} + test {self.test} leave no rows for validation")
         if self.kind == "date" and (self.validation_start is None or self.test_start is None):
             raise ConfigError("data.split", "kind date needs validation_start and test_start")
         if self.kind != "date":

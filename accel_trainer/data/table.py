@@ -97,9 +97,7 @@ class Table:
         for name in sensors:
             if name not in position:
                 known = ", ".join(self.sensors[:12]) + (", …" if len(self.sensors) > 12 else "")
-                raise DataError(
-                    f"{self.item_id}: no sensor {name!r}{nearest(name, self.sensors)} (there are: {known})"
-                )
+                raise DataError(f"{self.item_id}: no sensor {name!r}{nearest(name, self.sensors)} (there are: {known})")
         columns = [position[name] for name in sensors]
         if columns == list(range(len(self.sensors))):
             return self
