@@ -25,6 +25,7 @@ class ExitCode(IntEnum):
     USAGE = 2  #: wrong option, file, data or launch: the message says what would be right
     DIVERGED = 3  #: the loss or the gradients stayed NaN or infinite
     CHECKPOINT = 4  #: no checkpoint that verifies, or the last one could not be written
+    INTERRUPTED = 130  #: stopped at once from the keyboard; the last checkpoint stands
     PREEMPTED = 75  #: stopped by a signal after saving; the same command continues (EX_TEMPFAIL)
 
 

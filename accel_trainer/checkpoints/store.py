@@ -1,0 +1,219 @@
+"""A run's checkpoints: staged, listed, synced, renamed into place, rotated, found again."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accel_trainer.checkpoints.files import read_json, sync, sync_tree, write_json
+from accel_trainer.checkpoints.manifest import problem, write_manifest
+from accel_trainer.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import Tensor, nn
+
+WEIGHTS = "model.safetensors"
+STATE = "state.json"
+_NAME = re.compile(r"step-(\d{8,})")
+_STAGING = ".staging-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was verified.
+
+    Attributes:
+        path: its folder.
+        step: steps done when it was written.
+    """
+
+    path: Path
+    step: int
+
+    def own_state(self) -> dict[str, Any]:
+        """Return what the trainer handed to the store."""
+        state: dict[str, Any] = read_json(self.path / STATE)
+        return state
+
+    def restore(self, accelerator: Accelerator) -> dict[str, Any]:
+        """Load weights, optimizer and loss scale into what the accelerator prepared; return the trainer's own state."""
+
+        def unwrapped(models: list[nn.Module], _folder: str) -> None:
+            models[:] = [accelerator.unwrap_model(model) for model in models]
+
+        handle = accelerator.register_load_state_pre_hook(unwrapped)
+        try:
+            accelerator.load_state(str(self.path))
+        finally:
+            handle.remove()
+        return self.own_state()
+
+
+class Store:
+    """The folder of a run's checkpoints.
+
+    Args:
+        root: the folder; made when the first checkpoint is written.
+        keep_last: newest checkpoints that rotation leaves, besides the best one.
+        facts: what every manifest says about the run, JSON-ready.
+        files: JSON files that lie in every checkpoint, name -> content: what its weights belong to.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        keep_last: int = 2,
+        facts: dict[str, Any] | None = None,
+        files: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
+        self.root, self._keep_last = root, keep_last
+        self._facts, self._files = facts or {}, files or {}
+
+    def save(self, accelerator: Accelerator, step: int, own_state: dict[str, Any], protect: int | None) -> Path:
+        """Write a checkpoint; called on all processes together.
+
+        Args:
+            accelerator: whose prepared objects are saved.
+            step: steps done.
+            own_state: JSON-ready values of the trainer and its hooks; the main process's are kept.
+            protect: step of a checkpoint that rotation must not take.
+
+        Raises:
+            CheckpointError: it could not be written; older checkpoints are untouched.
+        """
+        name = f"step-{step:08d}"
+        staging, final = self.root / f"{_STAGING}{name}", self.root / name
+        failure = [""]
+        try:
+            if accelerator.is_main_process:
+                shutil.rmtree(staging, ignore_errors=True)
+                staging.mkdir(parents=True)
+            accelerator.wait_for_everyone()
+            self._save_state(accelerator, staging)
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                for extra, content in {**self._files, STATE: own_state}.items():
+                    write_json(staging / extra, content)
+                facts = {"step": step, "processes": accelerator.num_processes, **self._facts, "versions": versions()}
+                write_manifest(staging, facts)
+                sync_tree(staging)
+                self._set_aside(final)
+                staging.rename(final)
+                sync(self.root)
+                self._rotate(step, protect)
+        except OSError as error:
+            failure = [f"{final}: the checkpoint could not be written: {error}; older ones are untouched"]
+        if accelerator.num_processes > 1:
+            from accelerate.utils import broadcast_object_list
+
+            broadcast_object_list(failure)
+        if failure[0]:
+            raise CheckpointError(failure[0])
+        return final
+
+    def newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """Return the newest checkpoint that verifies, and what was passed over on the way and why."""
+        passed_over = []
+        for step, path in sorted(self._folders().items(), reverse=True):
+            trouble = problem(path)
+            if trouble is None:
+                return Checkpoint(path, step), passed_over
+            passed_over.append(f"{path}: {trouble}")
+        return None, passed_over
+
+    def at(self, step: int) -> Checkpoint:
+        """Return the checkpoint of one step.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+        path = self.root / f"step-{step:08d}"
+        trouble = problem(path)
+        if trouble:
+            raise CheckpointError(f"{path}: {trouble}")
+        return Checkpoint(path, step)
+
+    def clear_staging(self) -> None:
+        """Remove what a killed save left behind; only for the process that holds the run's lock."""
+        if self.root.is_dir():
+            for left in self.root.glob(f"{_STAGING}*"):
+                shutil.rmtree(left)
+
+    def _folders(self) -> dict[int, Path]:
+        if not self.root.is_dir():
+            return {}
+        found = ((_NAME.fullmatch(path.name), path) for path in self.root.iterdir() if path.is_dir())
+        return {int(match[1]): path for match, path in found if match}
+
+    @staticmethod
+    def _save_state(accelerator: Accelerator, folder: Path) -> None:
+        def bare_names(models: list[nn.Module], weights: list[dict[str, Tensor]], _folder: str) -> None:
+            # Accelerate keeps the "module." that DistributedDataParallel puts before every name; without it any
+            # number of processes reads the file.
+            weights[:] = [accelerator.unwrap_model(model).state_dict() for model in models]
+
+        handle = accelerator.register_save_state_pre_hook(bare_names)
+        try:
+            accelerator.save_state(str(folder), safe_serialization=True)
+        finally:
+            handle.remove()
+
+    def _rotate(self, step: int, protect: int | None) -> None:
+        """Remove checkpoints older than the newest few, never the best; folders that are no checkpoints stay."""
+        older = sorted(s for s in self._folders() if s <= step)
+        for surplus in older[: -self._keep_last]:
+            if surplus != protect:
+                shutil.rmtree(self.root / f"step-{surplus:08d}")
+
+    @staticmethod
+    def _set_aside(final: Path) -> None:
+        """Make room for a checkpoint whose place is taken by one that was passed over when the run went on."""
+        if final.exists():
+            number = 1
+            while (aside := final.with_name(f"damaged-{final.name}-{number}")).exists():
+                number += 1
+            final.rename(aside)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    return {name: version(name) for name in ("accel-trainer", "torch", "accelerate", "numpy", "safetensors")}
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Load the weights of a checkpoint or of an exported model into a bare model.
+
+    Raises:
+        CheckpointError: a name or a shape differs; the first few are listed.
+    """
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
+    try:
+        weights = load_file(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    own = model.state_dict()
+    missing = [name for name in own if name not in weights]
+    extra = [name for name in weights if name not in own]
+    reshaped = [
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    # Tied weights are stored once; the names left out of the file share memory with one that is in it.
+    stored = {own[name].data_ptr() for name in own if name in weights and own[name].numel()}
+    missing = [name for name in missing if own[name].data_ptr() not in stored]
+    if missing or extra or reshaped:
+        parts = [
+            f"{label}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+            for label, names in (("missing", missing), ("unknown", extra), ("of another shape", reshaped))
+            if names
+        ]
+        raise CheckpointError(f"{path}: the weights belong to another model ({'; '.join(parts)})")
+    model.load_state_dict(weights, strict=False)

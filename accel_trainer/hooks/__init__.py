@@ -1,0 +1,1 @@
+"""What watches a run and asks: stop early, save, write numbers down, show progress, heed signals."""

@@ -1,0 +1,324 @@
+"""Configuration files and command-line flags into a :class:`RunConfig`, without importing torch.
+
+Every option is set by the last of: its default, the YAML files of ``--config`` in order, dotted flags. An error
+names the file or flag that set the option.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from accel_trainer.config import RunConfig
+from accel_trainer.errors import ConfigError, UserError, nearest
+from accel_trainer.options import build_options, convert, leaves
+
+ALIASES = {"--do_predict": "--predict.enabled"}
+"""Flags known from research code, and the options they stand for; given alone they mean true."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: ``1e-3`` is a number, and a key given twice is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 wants a dot and a signed exponent in a float; everyone else reads 1e-3 as a number.
+_FLOAT = re.compile(
+    r"""^[-+]?(?: [0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+                | \.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
+                | [0-9][0-9_]*[eE][-+]?[0-9]+
+                | \.(?:inf|Inf|INF)
+                | \.(?:nan|NaN|NAN))$""",
+    re.VERBOSE,
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))  # type: ignore[no-untyped-call]
+
+
+@dataclass
+class Settings:
+    """A configuration and where each of its options was set.
+
+    Attributes:
+        config: the checked options.
+        source: dotted key -> file or flag that set it; options left at their defaults are absent.
+        print_only: ``--print_config`` was given.
+        help_only: ``--help`` was given.
+    """
+
+    config: RunConfig
+    source: dict[str, str] = field(default_factory=dict)
+    print_only: bool = False
+    help_only: bool = False
+
+
+class SettingsError(UserError):
+    """An option that cannot be used, with the file or flag that set it.
+
+    Attributes:
+        run_folder: the folder of the run, where that much could be read from the settings.
+    """
+
+    def __init__(self, message: str, run_folder: Path | None) -> None:
+        super().__init__(message)
+        self.run_folder = run_folder
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file.
+
+    Raises:
+        UserError: the file is missing, not YAML, or not a mapping of options.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        beside = [str(path.parent / entry.name) for entry in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise UserError(f"{path}: no such file{nearest(str(path), beside)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    try:
+        content = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}:{line} is not valid YAML: {getattr(error, 'problem', error)}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected sections such as data: and model:, found {type(content).__name__}")
+    return content
+
+
+class _Reader:
+    """Collects options from files and flags, remembering who set what."""
+
+    def __init__(self, sections: Sequence[str]) -> None:
+        self.known = {key: kind for key, kind in leaves(RunConfig) if key.split(".")[0] in sections}
+        self.mappings = [key for key, kind in self.known.items() if str(kind).startswith("dict")]
+        self.values: dict[str, Any] = {}
+        self.source: dict[str, str] = {}
+
+    def file(self, path: Path) -> None:
+        self._tree(read_yaml(path), "", str(path))
+
+    def _tree(self, tree: Mapping[Any, Any], prefix: str, source: str) -> None:
+        for name, value in tree.items():
+            key = f"{prefix}{name}"
+            if key in self.known:
+                self._set(key, convert_from(source, key, value, self.known[key]), source)
+            elif any(known.startswith(f"{key}.") for known in self.known):
+                if value is None:
+                    continue  # a section with every line commented out
+                if not isinstance(value, Mapping):
+                    raise ConfigError(key, f"{value!r} is not a section; expected options below {key}: [{source}]")
+                self._tree(value, f"{key}.", source)
+            else:
+                raise ConfigError(key, f"unknown option{self._suggest(key)} [{source}]")
+
+    def flag(self, key: str, text: str) -> None:
+        source = f"--{key}"
+        if key in self.known:
+            self._set(key, convert_from("command line", key, text, self.known[key], from_text=True), source)
+            return
+        for mapping in self.mappings:
+            if key.startswith(f"{mapping}."):
+                try:
+                    value = yaml.load(text, _Loader)
+                except yaml.YAMLError:
+                    raise ConfigError(key, f"{text!r} is not a valid value [command line]") from None
+                self.values.setdefault(mapping, {})
+                # A copy: the mapping may belong to a default or to a file read before.
+                self.values[mapping] = {**self.values[mapping], key[len(mapping) + 1 :]: value}
+                self.source[key] = source
+                return
+        raise ConfigError(key, f"unknown option{self._suggest(key)} [command line]")
+
+    def _set(self, key: str, value: Any, source: str) -> None:
+        if key in self.mappings and isinstance(value, dict):
+            for name in value:
+                self.source[f"{key}.{name}"] = source
+        self.values[key] = value
+        self.source[key] = source
+
+    def _suggest(self, key: str) -> str:
+        # A wrong section is more likely a slip in one part of the name than a new name altogether.
+        last = key.rsplit(".", 1)[-1]
+        same_leaf = [known for known in self.known if known.rsplit(".", 1)[-1] == last]
+        if same_leaf:
+            return f"; did you mean {same_leaf[0]!r}?"
+        sections = {known.split(".")[0] for known in self.known}
+        if "." not in key:
+            return nearest(key, sections) or f"; sections: {', '.join(sorted(sections))}"
+        section = key.rsplit(".", 1)[0]
+        siblings = [k for k in self.known if k.rsplit(".", 1)[0] == section]
+        listing = ", ".join(k.rsplit(".", 1)[1] for k in siblings)
+        return nearest(key, self.known) or (f"; {section} has: {listing}" if siblings else "")
+
+    def tree(self) -> dict[str, Any]:
+        root: dict[str, Any] = {}
+        for key, value in self.values.items():
+            *sections, leaf = key.split(".")
+            branch = root
+            for section in sections:
+                branch = branch.setdefault(section, {})
+            branch[leaf] = value
+        return root
+
+    def run_folder(self) -> Path | None:
+        """Return the run's folder when its name was given, however wrong the other options are."""
+        name = self.values.get("run.name")
+        return Path(self.values.get("run.dir", "runs")) / name if isinstance(name, str) and name else None
+
+
+def convert_from(source: str, key: str, value: Any, kind: Any, *, from_text: bool = False) -> Any:
+    """Convert one option and name its source in the error."""
+    try:
+        return convert(key, value, kind, from_text=from_text)
+    except ConfigError as error:
+        raise ConfigError(key, f"{error.problem} [{source}]") from None
+
+
+def _flags(argv: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Cut a command line into (name, value) pairs; the value of a flag alone is None."""
+    pairs: list[tuple[str, str | None]] = []
+    waiting = list(argv)
+    while waiting:
+        word = waiting.pop(0)
+        if word in ("-h", "--help"):
+            pairs.append(("help", None))
+            continue
+        if not word.startswith("--") or word == "--":
+            raise UserError(f"{word!r} is not an option; options are written --section.name value, see --help")
+        flag, equals, value = word.partition("=")
+        name = ALIASES.get(flag, flag).removeprefix("--")
+        if equals:
+            pairs.append((name, value))
+        elif waiting and not (waiting[0].startswith("--") and len(waiting[0]) > 2 and waiting[0][2].isalpha()):
+            pairs.append((name, waiting.pop(0)))
+        else:
+            pairs.append((name, None))
+    return pairs
+
+
+def read_settings(argv: Sequence[str], sections: Sequence[str] | None = None) -> Settings:
+    """Read ``--config`` files and dotted flags.
+
+    Args:
+        argv: the command line without the program's name.
+        sections: parts of the tree that may be set; all when left out.
+
+    Raises:
+        SettingsError: an option is unknown, of the wrong type, out of range or contradicts another.
+    """
+    reader = _Reader(sections or [f.name for f in dataclasses.fields(RunConfig)])
+    print_only = help_only = False
+    try:
+        flags = _flags(argv)
+        for name, value in flags:
+            if name == "config":
+                if value is None:
+                    raise UserError("--config needs a YAML file, such as --config configs/bhm.yaml")
+                reader.file(Path(value))
+        for name, value in flags:
+            if name == "help":
+                help_only = True
+            elif name == "print_config":
+                print_only = True
+            elif name != "config":
+                takes_flag_alone = reader.known.get(name) is bool
+                if value is None and not takes_flag_alone:
+                    if name in reader.known:
+                        raise ConfigError(name, "needs a value [command line]")
+                    reader.flag(name, "")  # names the unknown option
+                reader.flag(name, "true" if value is None else value)
+        config = build_options(RunConfig, reader.tree(), "")
+    except ConfigError as error:
+        source = reader.source.get(error.key)
+        named = source is None or error.problem.endswith("]")
+        raise SettingsError(str(error) if named else f"{error} [{source}]", reader.run_folder()) from None
+    except UserError as error:
+        raise SettingsError(str(error), reader.run_folder()) from None
+    return Settings(config, reader.source, print_only, help_only)
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """Return the whole tree as plain mappings, ready for YAML, JSON or a tracker."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(tree: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration that :func:`to_dict` made a mapping of."""
+    return build_options(RunConfig, tree, "")
+
+
+def to_yaml(config: RunConfig) -> str:
+    """Return the resolved configuration as YAML that ``--config`` reads back unchanged."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=120)
+
+
+def digest(config: RunConfig) -> str:
+    """Return eight hexadecimal digits over every option except where the run lives and how it starts."""
+    tree = to_dict(config)
+    tree["run"] = {"seed": config.run.seed}
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def run_name(config: RunConfig) -> str:
+    """Return the name of the run's folder: ``run.name``, or one that no other configuration has."""
+    if config.run.name is not None:
+        return config.run.name
+    source = Path(config.data.path or "data").stem or "data"
+    model = config.model.name.rsplit(":", 1)[-1]
+    return f"{model}-{source}-{config.data.context}x{config.data.horizon}-{digest(config)}"
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return ``{"optimizer.lr": 0.001, …}`` for a tree of mappings."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def print_help(prog: str, description: str) -> None:
+    """Print every option with its type, default and meaning."""
+    from jsonargparse import SUPPRESS, ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    usage = f"{prog} --config FILE [--section.option VALUE ...]"
+    parser = ArgumentParser(prog=prog, usage=usage, description=description)
+    parser.add_argument("--config", metavar="FILE", help="YAML file of options; later flags win.")
+    parser.add_argument("--print_config", action="store_true", help="Print the resolved options and exit.")
+    parser.add_argument("--do_predict", action="store_true", help="Same as --predict.enabled true.")
+    parser.add_class_arguments(RunConfig, as_group=False)
+    for action in parser._actions:
+        if action.option_strings and action.option_strings[0].removeprefix("--") in _types_of_sections():
+            action.help = SUPPRESS  # whole sections as files: --config does that
+    parser.print_help(sys.stdout)
+
+
+def _types_of_sections() -> set[str]:
+    keys = [key for key, _ in leaves(RunConfig)]
+    return {key.rsplit(".", depth)[0] for key in keys for depth in range(1, key.count(".") + 1)}

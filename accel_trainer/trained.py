@@ -1,0 +1,128 @@
+"""A trained forecaster on the disk: weights, what they belong to, and how to read it back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accel_trainer.checkpoints.files import read_json, sync_tree, write_json, write_text
+from accel_trainer.checkpoints.manifest import problem, write_manifest
+from accel_trainer.checkpoints.store import WEIGHTS, Store, load_weights
+from accel_trainer.data.scale import Scaler
+from accel_trainer.errors import CheckpointError, nearest
+from accel_trainer.models.registry import ForecastShape, create_model
+from accel_trainer.run_folder import RunFolder
+from accel_trainer.settings import from_dict, to_dict
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from accel_trainer.config import RunConfig
+    from accel_trainer.data.dataset import ForecastData
+
+DESCRIPTION, SCALER, CARD = "config.json", "scaler.json", "README.md"
+
+
+def describe(config: RunConfig, data: ForecastData) -> dict[str, dict[str, Any]]:
+    """Return the files that lie beside weights and say what they are for: name -> JSON content."""
+    clock = data.table.clock
+    return {
+        DESCRIPTION: {
+            "shape": dataclasses.asdict(data.shape),
+            "sensors": list(data.table.sensors),
+            "units": list(data.table.units),
+            "clock": {"kind": clock.kind, "period": clock.period},
+            "data_digest": data.table.digest,
+            "run": to_dict(config),
+        },
+        SCALER: data.scaler.to_dict(),
+    }
+
+
+@dataclass(eq=False)
+class Trained:
+    """A forecaster read back from a run, a checkpoint or an exported model.
+
+    Attributes:
+        model: with its weights, in evaluation mode.
+        config: of the run that trained it.
+        shape: what goes in and out.
+        scaler: of the training data; its sensors are the model's channels, targets first.
+        units: one for each sensor.
+        period: seconds between two rows.
+        folder: where the weights came from.
+    """
+
+    model: nn.Module
+    config: RunConfig
+    shape: ForecastShape
+    scaler: Scaler
+    units: tuple[str, ...]
+    period: float
+    folder: Path
+
+    @classmethod
+    def load(cls, path: Path) -> Trained:
+        """Read a run folder (its best weights), a checkpoint folder or a ``model`` folder.
+
+        Raises:
+            CheckpointError: there is none, it is damaged, or its weights do not fit its description.
+        """
+        folder = find(path)
+        if trouble := problem(folder):
+            raise CheckpointError(f"{folder}: {trouble}")
+        try:
+            described, scaler = read_json(folder / DESCRIPTION), Scaler.from_dict(read_json(folder / SCALER))
+        except (OSError, json.JSONDecodeError, KeyError) as error:
+            raise CheckpointError(f"{folder}: the description cannot be read: {error}") from None
+        config, shape = from_dict(described["run"]), ForecastShape(**described["shape"])
+        model = create_model(config.model.name, shape, config.model.options)
+        load_weights(folder, model)
+        model.eval()
+        period = described["clock"]["period"]
+        return cls(model, config, shape, scaler, tuple(described["units"]), period, folder)
+
+
+def find(path: Path) -> Path:
+    """Return the folder with the weights that a run, checkpoint or model folder stands for.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    if not path.is_dir():
+        beside = [str(p) for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+        raise CheckpointError(f"{path}: no such folder{nearest(str(path), beside)}")
+    if (path / WEIGHTS).exists():
+        return path
+    run = RunFolder(path)
+    if (run.model / WEIGHTS).exists():
+        return run.model
+    newest, passed_over = Store(run.checkpoints).newest()
+    if newest is None:
+        details = f" ({'; '.join(passed_over)})" if passed_over else ""
+        raise CheckpointError(f"{path}: no model and no checkpoint that verifies{details}")
+    best = newest.own_state()["trainer"]["best"]
+    return Store(run.checkpoints).at(best["step"]).path if best else newest.path
+
+
+def export(weights: Path, target: Path, files: dict[str, dict[str, Any]], card: str) -> None:
+    """Write a ``model`` folder from a checkpoint's weights, replacing an older one only when the new one is whole."""
+    staging = target.with_name(f".staging-{target.name}")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    shutil.copyfile(weights / WEIGHTS, staging / WEIGHTS)
+    for name, content in files.items():
+        write_json(staging / name, content)
+    write_text(staging / CARD, card)
+    write_manifest(staging, {})
+    sync_tree(staging)
+    older = target.with_name(f".older-{target.name}")
+    shutil.rmtree(older, ignore_errors=True)
+    if target.exists():
+        target.rename(older)
+    staging.rename(target)
+    shutil.rmtree(older, ignore_errors=True)

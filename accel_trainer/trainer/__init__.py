@@ -1,0 +1,1 @@
+"""The training loop: receives objects, knows nothing of bridges, trackers or files."""

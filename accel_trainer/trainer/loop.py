@@ -1,0 +1,291 @@
+"""The training loop, from the first step to the last.
+
+One step: gather, forward and backward for each pass, clip and check, update, schedule, count, hooks, evaluation if
+due, decision, checkpoint last. Every random draw and every position in the data is keyed by the step, so the loop
+can start anywhere and nothing that happens beside it can change what it computes.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from accel_trainer.config import RunConfig
+from accel_trainer.data.permutation import key
+from accel_trainer.errors import ConfigError, nearest
+from accel_trainer.optim.registry import create_optimizer
+from accel_trainer.optim.schedules import Schedule, rate
+from accel_trainer.trainer.agreement import agree, sum_over_processes
+from accel_trainer.trainer.hooks import Request
+from accel_trainer.trainer.plan import StepPlan, share
+from accel_trainer.trainer.precision import Stepper, create_accelerator, seed_draws
+from accel_trainer.trainer.state import Best, Stop, TrainState, better
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Protocol
+
+    from accelerate import Accelerator
+    from torch import nn
+
+    from accel_trainer.data.samples import Samples
+    from accel_trainer.tasks.base import Meter, Task
+    from accel_trainer.trainer.hooks import Hook, Row
+
+    class CheckpointStore(Protocol):
+        """Where the trainer leaves its state."""
+
+        def save(self, accelerator: Accelerator, step: int, own_state: dict[str, Any], protect: int | None) -> Path:
+            """Write a checkpoint, whole or not at all, on all processes together."""
+            ...
+
+    class SavedState(Protocol):
+        """A checkpoint that is known to be whole."""
+
+        def restore(self, accelerator: Accelerator) -> dict[str, Any]:
+            """Load it into what the accelerator prepared; return the trainer's own state."""
+            ...
+
+
+class Trainer:
+    """Trains a model on a task.
+
+    Args:
+        model: any module the task can call.
+        task: turns batches into losses and metrics.
+        train: training samples.
+        validation: samples of the evaluations during training; None: no evaluation, no best weights.
+        config: the sections optimizer, schedule, training, evaluation, early_stopping (monitor and mode decide what
+            "best" means), tracking.log_every and run.seed are used.
+        hooks: called in this order at every event.
+        store: where checkpoints go; None: none are written.
+        accelerator: an Accelerator of one's own; by default one is made from ``config.training``.
+        micro_batches: passes per step and process when ``training.micro_batch_size`` is not set.
+
+    Attributes:
+        state: the counters of the run.
+        plan: which windows each step consumes.
+
+    Raises:
+        ConfigError: an option does not fit the model, the task or the machine.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        train: Samples,
+        validation: Samples | None = None,
+        config: RunConfig | None = None,
+        *,
+        hooks: Iterable[Hook] = (),
+        store: CheckpointStore | None = None,
+        accelerator: Accelerator | None = None,
+        micro_batches: int | None = None,
+    ) -> None:
+        self.config = config or RunConfig()
+        self.task, self.train, self.validation = task, train, validation
+        self.hooks, self.store = list(hooks), store
+        self.state = TrainState()
+        self.accelerator = accelerator or create_accelerator(self.config.training)
+        self._micro_batches = micro_batches or 1
+        self._check(model)
+
+        training = self.config.training
+        self.plan = StepPlan(len(train), training.batch_size, training.epochs, training.max_steps, self.config.run.seed)
+        optimizer = create_optimizer(self.config.optimizer, model)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        # Not prepared: Accelerate would step it once for every process.
+        share_of_rate = rate(self.config.schedule, self.plan.total_steps, self.plan.steps_per_epoch)
+        self.schedule = Schedule(self.optimizer, share_of_rate)
+        self._stepper = Stepper(self.accelerator, self.model, self.optimizer, training.clip_norm)
+        self._rows: list[Row] = []
+        self._losses: list[torch.Tensor] = []  # one for each row, on the device, of this process alone
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the data so far, with the fraction of the present one."""
+        return self.state.step / self.plan.steps_per_epoch
+
+    # ---- the loop -------------------------------------------------------------------------------------------------
+
+    def fit(self) -> TrainState:
+        """Train until the plan ends or a hook stops it; return the final state.
+
+        Ends with a checkpoint if there is a store. After :meth:`resume` it goes on from there.
+        """
+        try:
+            requests = [request for hook in self.hooks if (request := hook.on_train_start(self))]
+            self.state.stop = agree(self.accelerator, requests).stop
+            self._loop()
+        finally:
+            for hook in self.hooks:
+                hook.on_train_end(self)
+        return self.state
+
+    def _loop(self) -> None:
+        state, plan = self.state, self.plan
+        while state.stop is None and state.step < plan.total_steps:
+            self._step()
+            requests = [request for hook in self.hooks if (request := hook.on_step_end(self))]
+            last = state.step == plan.total_steps
+            if self._evaluation_due(last):
+                metrics = {f"val/{name}": value for name, value in self.evaluate().items()}
+                self._note_best(metrics)
+                self._rows[-1].update(metrics)
+                requests += [r for hook in self.hooks if (r := hook.on_evaluation_end(self, metrics))]
+            decision = agree(self.accelerator, [*requests, *self._own_requests()])
+            state.stop = decision.stop
+            save = decision.save or last or state.stop is not None
+            if save or len(self._rows) >= self.config.tracking.log_every:
+                self._drain()
+            if save:
+                self.save_checkpoint()
+        state.stop = state.stop or Stop("completed", f"all {plan.total_steps} steps done")
+
+    def _step(self) -> None:
+        state, rank, world = self.state, self.accelerator.process_index, self.accelerator.num_processes
+        windows = self.plan.indices(state.step)
+        weight = self.train.weight(windows)
+        parts = share(windows, rank, world, self.config.training.micro_batch_size, self._micro_batches)
+        row: Row = {"step": state.step + 1, "lr": self.optimizer.param_groups[0]["lr"]}
+        self.model.train()
+        total = torch.zeros((), device=self.accelerator.device)
+        # A step in which no target was observed has nothing to learn from; its windows are consumed all the same.
+        for number, part in enumerate(parts if weight else []):
+            batch = self.train.batch(part.indices)
+            seed_draws(self.accelerator.device, key(self.config.run.seed, state.step, number, rank) >> 1)
+            with self._stepper.synchronised(last=number == len(parts) - 1):
+                loss, _ = self.task.loss(self.model, batch)
+                # DDP and FSDP average over processes; for a sum over all of them each scales by their number.
+                self._stepper.backward(loss * (world / weight if part.counts else 0.0))
+            if part.counts:
+                total += loss.detach()
+        if weight:
+            row["train/grad_norm"], updated = self._stepper.apply()
+            if updated:
+                state.updates += 1
+                self.schedule.set(state.updates)
+            state.nonfinite = 0 if updated else state.nonfinite + 1
+        state.step += 1
+        state.windows += len(windows)
+        row["epoch"] = round(self.epoch, 6)
+        self._rows.append(row)
+        self._losses.append(total / weight if weight else total * math.nan)
+
+    def _drain(self) -> None:
+        """Give the finished rows to the hooks; the losses of all processes come together in one all-reduce."""
+        if not self._rows:
+            return
+        losses = sum_over_processes(self.accelerator, torch.stack(self._losses)).tolist()
+        for row, loss in zip(self._rows, losses, strict=True):
+            row["train/loss"] = loss  # known only now: no step waits for a number it does not need
+        rows, self._rows, self._losses = self._rows, [], []
+        for hook in self.hooks:
+            hook.on_rows(self, rows)
+
+    # ---- evaluation -----------------------------------------------------------------------------------------------
+
+    def evaluate(self, samples: Samples | None = None) -> dict[str, float]:
+        """Return the metrics of one pass over ``samples``, by default the validation samples."""
+        chosen = samples if samples is not None else self.validation
+        if chosen is None:
+            raise ValueError("no validation samples were given")
+        return self.measure(chosen).overall()
+
+    def measure(self, samples: Samples, model: nn.Module | None = None) -> Meter:
+        """Return the sums of one pass over samples, for all processes together.
+
+        Every process takes a consecutive share: no sample is left out and none counts twice, whatever the number of
+        processes and the batch size.
+
+        Args:
+            samples: what to evaluate on.
+            model: the model; by default the one in training.
+        """
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        chosen = model if model is not None else self.accelerator.unwrap_model(self.model)
+        was_training = chosen.training
+        meter = self.task.meter(self.accelerator.device)
+        begin, end = rank * len(samples) // world, (rank + 1) * len(samples) // world
+        chosen.eval()
+        try:
+            with torch.inference_mode():
+                for first in range(begin, end, self.config.evaluation.batch_size):
+                    last = min(first + self.config.evaluation.batch_size, end)
+                    self.task.evaluate(chosen, samples.batch(np.arange(first, last)), meter)
+        finally:
+            chosen.train(was_training)
+        meter.load(sum_over_processes(self.accelerator, meter.tensor()))
+        return meter
+
+    def _evaluation_due(self, last: bool) -> bool:
+        if self.validation is None:
+            return False
+        every = self.config.evaluation.every_steps or self.plan.steps_per_epoch
+        return last or self.state.step % every == 0
+
+    def _note_best(self, metrics: Mapping[str, float]) -> None:
+        """Remember the best evaluation; NaN is never better, and neither is a metric that is absent."""
+        options, best = self.config.early_stopping, self.state.best
+        value = metrics.get(options.monitor, math.nan)
+        if math.isfinite(value) and (best is None or better(value, best.value, options.mode)):
+            self.state.best = Best(options.monitor, value, self.state.step)
+
+    # ---- decisions ------------------------------------------------------------------------------------------------
+
+    def _own_requests(self) -> list[Request]:
+        limit, step = self.config.training.max_nonfinite_steps, self.state.step
+        if self.state.nonfinite < limit:
+            return []
+        reason = f"NaN or infinite gradients in {limit} steps in a row, the last at step {step}"
+        return [Request(stop=Stop("diverged", reason))]
+
+    def save_checkpoint(self) -> Path | None:
+        """Write a checkpoint of the present state; None without a store."""
+        self._drain()
+        if self.store is None:
+            return None
+        state = self.state
+        own_state = {
+            "trainer": state.to_dict(),
+            "hooks": {hook.name: hook.state_dict() for hook in self.hooks},
+        }
+        path = self.store.save(self.accelerator, state.step, own_state, state.best.step if state.best else None)
+        for hook in self.hooks:
+            hook.on_checkpoint(self, path)
+        return path
+
+    def resume(self, checkpoint: SavedState) -> None:
+        """Go on from a checkpoint; call before :meth:`fit`.
+
+        What the configuration says now about rates and options beats what the checkpoint remembers.
+        """
+        configured = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        own_state = checkpoint.restore(self.accelerator)
+        for group, options in zip(self.optimizer.param_groups, configured, strict=True):
+            group.update(options)
+        self.state = TrainState.from_dict(own_state["trainer"])
+        # Whether the reason to stop still holds is for the plan and the hooks of now to say.
+        self.state.stop, self.state.nonfinite = None, 0
+        self.schedule.set(self.state.updates)
+        for hook in self.hooks:
+            hook.load_state_dict(own_state["hooks"].get(hook.name, {}))
+
+    def _check(self, model: nn.Module) -> None:
+        if not any(p.requires_grad for p in model.parameters()):
+            raise ConfigError("model.name", f"{type(model).__name__} has no weights to train")
+        names = [hook.name for hook in self.hooks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"hook names repeat: {names}")
+        monitor = self.config.early_stopping.monitor
+        known = [f"val/{name}" for name in self.task.metrics]
+        if self.validation is not None and monitor not in known:
+            listing = ", ".join(known)
+            raise ConfigError(
+                "early_stopping.monitor", f"{monitor!r} is not logged{nearest(monitor, known)} (logged: {listing})"
+            )
