@@ -101,10 +101,12 @@ class RunFolder:
             self._lock.close()
             self._lock = None
 
-    def set_aside(self) -> Path | None:
+    def has_run(self) -> bool:
+        """Whether a run was started here before; a lock and a status alone are none."""
+        return any(path.exists() for path in (self.config, self.metrics, self.checkpoints, self.summary))
+
+    def set_aside(self) -> Path:
         """Move an existing run to ``<name>.1`` (or the next free number); return where it went."""
-        if not self.path.exists() or not any(self.path.iterdir()):
-            return None
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
             number += 1

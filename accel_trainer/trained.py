@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from accel_trainer.config import RunConfig
-    from accel_trainer.data.dataset import ForecastData
+    from accel_trainer.forecast_data import ForecastData
 
 DESCRIPTION, SCALER, CARD = "config.json", "scaler.json", "README.md"
 

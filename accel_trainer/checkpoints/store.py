@@ -9,7 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accel_trainer import __version__
 from accel_trainer.checkpoints.files import read_json, sync, sync_tree, write_json
+from accel_trainer.checkpoints.manifest import NAME as MANIFEST
 from accel_trainer.checkpoints.manifest import problem, write_manifest
 from accel_trainer.errors import CheckpointError
 
@@ -39,6 +41,11 @@ class Checkpoint:
         """Return what the trainer handed to the store."""
         state: dict[str, Any] = read_json(self.path / STATE)
         return state
+
+    def manifest(self) -> dict[str, Any]:
+        """Return what the manifest says about the run."""
+        content: dict[str, Any] = read_json(self.path / MANIFEST)
+        return content
 
     def restore(self, accelerator: Accelerator) -> dict[str, Any]:
         """Load weights, optimizer and loss scale into what the accelerator prepared; return the trainer's own state."""
@@ -182,7 +189,8 @@ class Store:
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
-    return {name: version(name) for name in ("accel-trainer", "torch", "accelerate", "numpy", "safetensors")}
+    others = {name: version(name) for name in ("torch", "accelerate", "numpy", "safetensors")}
+    return {"accel_trainer": __version__, **others}
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from accel_trainer.errors import ConfigError, UserError
-from accel_trainer.metrics.losses import loss_sum
+from accel_trainer.metrics.losses import LossKind, loss_sum
 from accel_trainer.metrics.streaming import ErrorSums
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class ForecastMeter:
     def load(self, sums: torch.Tensor) -> None:
         """Replace the sums by those of all processes."""
         self.loss = sums[:2].clone()
-        self.errors.load(sums[2:].reshape(self.errors.tensor().shape))
+        self.errors = ErrorSums.from_tensor(sums[2:].view_as(self.errors.tensor()))
 
     def overall(self) -> dict[str, float]:
         """Return loss, mse, mae, rmse and r2 in z units; empty when nothing was observed."""
@@ -70,7 +70,7 @@ class ForecastingTask:
 
     metrics = ("loss", "mse", "mae", "rmse", "r2")
 
-    def __init__(self, model: nn.Module, shape: ForecastShape, loss: str = "mse", delta: float = 1.0) -> None:
+    def __init__(self, model: nn.Module, shape: ForecastShape, loss: LossKind = "mse", delta: float = 1.0) -> None:
         self.shape, self._kind, self._delta = shape, loss, delta
         self._optional, self._required = model_inputs(model)
         self._checked = False

@@ -1,0 +1,51 @@
+"""What can be known about a configuration before torch is imported and data is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from accel_trainer.config import BUILT_IN_DATA
+from accel_trainer.errors import ConfigError, nearest
+from accel_trainer.models.registry import MODELS, check_model
+from accel_trainer.optim.registry import check_optimizer
+from accel_trainer.tracking.feed import check_trackers
+
+if TYPE_CHECKING:
+    from accel_trainer.config import RunConfig
+
+
+def check_config(config: RunConfig) -> None:
+    """Check names of components, their options, and that files are there.
+
+    Raises:
+        ConfigError: something cannot work.
+    """
+    check_model(config.model.name, config.model.options)
+    check_optimizer(config.optimizer.name, config.optimizer.options)
+    check_trackers(config.tracking)
+    check_path(config.data.path)
+    references = [name for name, info in MODELS.items() if not info.trainable]
+    for name in config.evaluation.baselines:
+        if name not in references:
+            raise ConfigError(
+                "evaluation.baselines",
+                f"{name!r} is no baseline{nearest(name, references)} (there are: {', '.join(references)})",
+            )
+    if config.run.resume not in ("auto", "never") and not Path(config.run.resume).is_dir():
+        raise ConfigError("run.resume", f"{config.run.resume!r} is neither auto, never nor a run or checkpoint folder")
+
+
+def check_path(path: str | None) -> None:
+    """Check that ``data.path`` names something that is there.
+
+    Raises:
+        ConfigError: it is not set, or there is no such file; the nearest name beside it is given.
+    """
+    if path is None:
+        raise ConfigError("data.path", f"is not set; give a CSV or Parquet file, a datasets folder or {BUILT_IN_DATA}")
+    if path == BUILT_IN_DATA or Path(path).exists():
+        return
+    parent = Path(path).parent
+    beside = [str(parent / entry.name) for entry in parent.iterdir()] if parent.is_dir() else []
+    raise ConfigError("data.path", f"no such file: {path}{nearest(path, [*beside, BUILT_IN_DATA])}")

@@ -1,0 +1,237 @@
+"""A whole run on all its processes: data, training, test, forecast, report."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import set_seed
+
+from accel_trainer import __version__
+from accel_trainer.checkpoints.files import write_json
+from accel_trainer.checkpoints.store import Store, load_weights
+from accel_trainer.errors import ExitCode
+from accel_trainer.forecast_data import ForecastData
+from accel_trainer.hooks.checkpointing import Checkpointing
+from accel_trainer.hooks.early_stopping import EarlyStopping
+from accel_trainer.hooks.metrics_file import MetricsFile
+from accel_trainer.hooks.progress import ProgressBar
+from accel_trainer.hooks.signals import Signals
+from accel_trainer.hooks.tracking import Tracking
+from accel_trainer.launching import check_processes, micro_batches_from_environment
+from accel_trainer.models.registry import create_model
+from accel_trainer.prediction import forecast_table, write_forecast
+from accel_trainer.resume import find_start
+from accel_trainer.scoring import Baselines, report
+from accel_trainer.settings import to_dict, to_yaml
+from accel_trainer.summary import model_card, summarise
+from accel_trainer.tasks.forecasting import ForecastingTask
+from accel_trainer.terminal import Terminal, results_table, sensors_table
+from accel_trainer.trained import describe, export
+from accel_trainer.trainer.loop import Trainer
+from accel_trainer.trainer.precision import create_accelerator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from accelerate import Accelerator
+
+    from accel_trainer.config import RunConfig
+    from accel_trainer.data.windows import Windows
+    from accel_trainer.run_folder import RunFolder
+    from accel_trainer.trainer.hooks import Hook
+
+
+class Session:
+    """One start of a run.
+
+    Args:
+        config: the resolved options.
+        folder: of the run, locked by the main process.
+    """
+
+    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
+        self.config, self.folder = config, folder
+        self.accelerator = create_accelerator(config.training)
+        check_processes(self.accelerator.num_processes, config.run.expect_processes)
+        self.main = self.accelerator.is_main_process
+        self.terminal = Terminal(enabled=self.main)
+        self.timings: dict[str, float] = {}
+        self.terminal.say(machine_line(self.accelerator))
+
+    def run(self) -> ExitCode:
+        """Train, test and write everything down.
+
+        Raises:
+            UserError: the data, the folder or the options do not fit; nothing saved before is lost.
+        """
+        config, terminal = self.config, self.terminal
+        with self._timed("data"):
+            data = ForecastData.from_options(config.data, self.accelerator.device)
+            set_seed(config.run.seed)
+            model = create_model(config.model.name, data.shape, config.model.options)
+            task = ForecastingTask(model, data.shape, config.training.loss, config.training.loss_delta)
+            train, validation, test = data.windows(time_features=task.wants_time_features)
+        terminal.say(data_line(data, train, validation, test))
+        for note in data.table.notes:
+            terminal.say(f"data: {note}")
+
+        start = find_start(self.accelerator, config, self.folder, data.table.digest)
+        for note in start.notes:
+            terminal.say(note)
+        if start.finished is not None:
+            return self._finished_before(start.finished)
+
+        described = describe(config, data)
+        facts = {"data_digest": data.table.digest, "batch_size": config.training.batch_size}
+        store = Store(self.folder.checkpoints, config.checkpoint.keep_last, facts, described)
+        if self.main:
+            store.clear_staging()
+            self.folder.write_config(to_yaml(config))
+            self.folder.write_status("running")
+        tracking = Tracking(config.tracking, self.folder, to_dict(config), terminal.say)
+        trainer = Trainer(
+            model,
+            task,
+            train,
+            validation,
+            config,
+            hooks=self._hooks(tracking),
+            store=store,
+            accelerator=self.accelerator,
+            micro_batches=micro_batches_from_environment(),
+        )
+        terminal.say(model_line(config, trainer))
+        if start.checkpoint is not None:
+            trainer.resume(start.checkpoint)
+        code = ExitCode.DEFECT
+        try:
+            code = self._train_and_test(trainer, store, data, train, test, tracking)
+        finally:
+            tracking.finish(int(code))
+        return code
+
+    def _train_and_test(
+        self, trainer: Trainer, store: Store, data: ForecastData, train: Windows, test: Windows, tracking: Tracking
+    ) -> ExitCode:
+        with self._timed("training"):
+            state = trainer.fit()
+        assert state.stop is not None
+        self.terminal.say(f"training ended at step {state.step}: {state.stop.reason}")
+        if state.stop.kind == "preempted":
+            self._status("preempted", ExitCode.PREEMPTED, state.stop.reason, state.step)
+            self.terminal.say("saved; the same command goes on from here")
+            return ExitCode.PREEMPTED
+
+        chosen = store.at(state.best.step if state.best else state.step)
+        with self._timed("test"):
+            load_weights(chosen.path, self.accelerator.unwrap_model(trainer.model))
+            scores = report(trainer.measure(test), data)
+            baselines = Baselines(self.config.evaluation.baselines, data.shape, train, trainer)
+            others = baselines.score(trainer, test)
+        if self.config.predict.enabled:
+            self._predict(trainer, data)
+        if self.main:
+            summary = summarise(self.folder.path.name, self.config, trainer, data, scores, baselines, others)
+            summary["timings"] = self.timings
+            self._show(summary)
+            export(chosen.path, self.folder.model, describe(self.config, data), model_card(summary))
+            write_json(self.folder.summary, summary)
+            tracking.summarise(
+                {f"test/{name}": scores[name] for name in ("mse", "mae", "rmse", "r2") if name in scores}
+            )
+        self.accelerator.wait_for_everyone()
+        return self._ended(summary_kind=state.stop.kind, reason=state.stop.reason, step=state.step)
+
+    def _predict(self, trainer: Trainer, data: ForecastData) -> None:
+        if not self.main:
+            return
+        model = self.accelerator.unwrap_model(trainer.model)
+        task: Any = trainer.task
+        for path in write_forecast(forecast_table(model, task, data), self.folder.predictions):
+            self.terminal.say(f"forecast of the {data.options.horizon} rows after the end of the data: {path}")
+
+    def _show(self, summary: dict[str, Any]) -> None:
+        windows = summary["protocol"]["test_windows"]
+        title = f"Test ({windows:,} windows, z units)"
+        results_table(self.terminal, title, summary["model"], summary["test"], summary["baselines"])
+        sensors_table(self.terminal, summary["test"])
+        for name, reason in summary["left_out"].items():
+            self.terminal.say(f"{name} was left out: {reason}")
+        for name, note in summary["notes"].items():
+            self.terminal.say(f"{name}: {note}")
+        self.terminal.say(summary["verdict"])
+
+    def _finished_before(self, summary: dict[str, Any]) -> ExitCode:
+        step = summary["training"]["step"]
+        self.terminal.say(
+            f"this run is finished ({summary['stop_reason']}; step {step}). A higher --training.epochs or "
+            "--early_stopping.patience continues it; --run.resume never or another --run.name starts anew"
+        )
+        self._show(summary)
+        return self._ended(summary["stop_kind"], summary["stop_reason"], step)
+
+    def _ended(self, summary_kind: str, reason: str, step: int) -> ExitCode:
+        diverged = summary_kind == "diverged"
+        code = ExitCode.DIVERGED if diverged else ExitCode.OK
+        self._status("failed" if diverged else "finished", code, reason, step)
+        return code
+
+    def _status(self, status: str, code: ExitCode, reason: str, step: int) -> None:
+        if self.main:
+            self.folder.write_status(status, code, reason, step=step)
+
+    def _hooks(self, tracking: Tracking) -> list[Hook]:
+        config = self.config
+        stopping: list[Hook] = [EarlyStopping(config.early_stopping)] if config.early_stopping.enabled else []
+        return [
+            Signals(),
+            *stopping,
+            MetricsFile(self.folder.metrics),
+            tracking,  # reads the metrics file as it stands after being cut back
+            ProgressBar(self.terminal),
+            Checkpointing(config.checkpoint),
+        ]
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.timings[name] = round(time.perf_counter() - begin, 3)
+
+
+def machine_line(accelerator: Accelerator) -> str:
+    """Say what trains: processes, device, precision."""
+    world, device = accelerator.num_processes, accelerator.device
+    processes = f"{world} process{'es' if world > 1 else ''}"
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        name = f"CPU with {threads} thread{'s' if threads > 1 else ''}{' each' if world > 1 else ''}"
+    else:
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+    precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    return f"accel_trainer {__version__}: {processes} on {name}, precision {precision}"
+
+
+def data_line(data: ForecastData, train: Windows, validation: Windows, test: Windows) -> str:
+    """Say what the data is and how it was cut."""
+    table, covariates = data.table, len(data.table.sensors) - data.targets
+    sensors = f"{data.targets} target{'s' if data.targets > 1 else ''}"
+    sensors += f" and {covariates} covariate{'s' if covariates > 1 else ''}" if covariates else ""
+    return (
+        f"data: {data.options.path}, {len(table):,} rows every {table.clock.period:g} s, {sensors}, "
+        f"{table.observed.mean():.1%} observed; windows of {data.options.context} + {data.options.horizon} rows: "
+        f"{len(train):,} training, {len(validation):,} validation, {len(test):,} test"
+    )
+
+
+def model_line(config: RunConfig, trainer: Trainer) -> str:
+    """Say what is trained and for how long."""
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    return (
+        f"model: {config.model.name}, {parameters:,} parameters; {config.optimizer.name}, lr {config.optimizer.lr:g}; "
+        f"{trainer.plan.steps_per_epoch:,} steps of {config.training.batch_size} windows an epoch, "
+        f"{trainer.plan.total_steps:,} steps at most"
+    )
