@@ -12,6 +12,8 @@ from accel_trainer.optim.registry import check_optimizer
 from accel_trainer.tracking.feed import check_trackers
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from accel_trainer.config import RunConfig
 
 
@@ -25,15 +27,38 @@ def check_config(config: RunConfig) -> None:
     check_optimizer(config.optimizer.name, config.optimizer.options)
     check_trackers(config.tracking)
     check_path(config.data.path)
-    references = [name for name, info in MODELS.items() if not info.trainable]
-    for name in config.evaluation.baselines:
-        if name not in references:
-            raise ConfigError(
-                "evaluation.baselines",
-                f"{name!r} is no baseline{nearest(name, references)} (there are: {', '.join(references)})",
-            )
+    check_baselines(config.evaluation.baselines)
     if config.run.resume not in ("auto", "never") and not Path(config.run.resume).is_dir():
         raise ConfigError("run.resume", f"{config.run.resume!r} is neither auto, never nor a run or checkpoint folder")
+
+
+def check_baselines(names: Sequence[str]) -> None:
+    """Check ``evaluation.baselines``.
+
+    Raises:
+        ConfigError: a name is no baseline.
+    """
+    known = [name for name, info in MODELS.items() if not info.trainable]
+    for name in names:
+        if name not in known:
+            listing = ", ".join(known)
+            raise ConfigError(
+                "evaluation.baselines", f"{name!r} is no baseline{nearest(name, known)} (known: {listing})"
+            )
+
+
+def check_fixed(source: Mapping[str, str]) -> None:
+    """Check that nothing was set that belongs to a trained model.
+
+    Args:
+        source: options that were set, and where.
+
+    Raises:
+        ConfigError: the model's sensors or sizes were to be changed.
+    """
+    for key in ("data.targets", "data.covariates", "data.context", "data.horizon", "data.stride"):
+        if key in source:
+            raise ConfigError(key, f"belongs to the trained model and cannot be changed here [{source[key]}]")
 
 
 def check_path(path: str | None) -> None:

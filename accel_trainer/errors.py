@@ -32,7 +32,7 @@ class ExitCode(IntEnum):
 class UserError(Exception):
     """A mistake the user can mend. The message names the file, the key or the value and what would be right."""
 
-    exit_code = ExitCode.USAGE
+    exit_code: ExitCode = ExitCode.USAGE
 
 
 class ConfigError(UserError):
@@ -64,7 +64,7 @@ class RunLockedError(UserError):
 class CheckpointError(UserError):
     """A checkpoint that is missing, damaged or made for something else."""
 
-    exit_code = ExitCode.CHECKPOINT
+    exit_code: ExitCode = ExitCode.CHECKPOINT
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

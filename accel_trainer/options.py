@@ -37,19 +37,13 @@ def expected(annotation: Any) -> str:
     return _WORDS.get(annotation, str(annotation))
 
 
-@cache
-def _types(record: type) -> dict[str, Any]:
-    return get_type_hints(record)
-
-
 def leaves(record: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, type) of every option of a record and of the records in it."""
-    for field in dataclasses.fields(record):
-        annotation = _types(record)[field.name]
-        if dataclasses.is_dataclass(annotation):
-            yield from leaves(annotation, f"{prefix}{field.name}.")  # type: ignore[arg-type]
+    for name, annotation in get_type_hints(record).items():
+        if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+            yield from leaves(annotation, f"{prefix}{name}.")
         else:
-            yield prefix + field.name, annotation
+            yield prefix + name, annotation
 
 
 @cache
@@ -101,7 +95,7 @@ def build_options(record: type[T], values: Mapping[str, Any], key: str) -> T:
     Raises:
         ConfigError: an unknown option, a wrong type, or a value the record refuses.
     """
-    hints = _types(record)
+    hints = get_type_hints(record)
     prefix = f"{key}." if key else ""
     if not isinstance(values, Mapping):
         raise ConfigError(key, f"{values!r} is not a mapping of names to values")
@@ -110,8 +104,8 @@ def build_options(record: type[T], values: Mapping[str, Any], key: str) -> T:
         where = f"{prefix}{name}"
         if name not in hints:
             raise ConfigError(where, f"unknown option{nearest(str(name), hints)} (known: {', '.join(hints)})")
-        inner = hints[name]
-        arguments[name] = (
-            build_options(inner, value, where) if dataclasses.is_dataclass(inner) else convert(where, value, inner)
-        )
+        if isinstance(hints[name], type) and dataclasses.is_dataclass(hints[name]):
+            arguments[name] = build_options(hints[name], value, where)
+        else:
+            arguments[name] = convert(where, value, hints[name])
     return record(**arguments)

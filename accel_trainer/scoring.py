@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from accel_trainer.forecast_data import ForecastData
     from accel_trainer.models.registry import ForecastShape
     from accel_trainer.tasks.base import Meter
-    from accel_trainer.trainer.loop import Trainer
+    from accel_trainer.trainer.evaluation import Evaluator
 
 _ENOUGH_PAIRS = 400_000
 """Training windows times sensors that the closed form is solved from; a longer record is thinned out evenly. On ETTh1
 and on a year of bridge data the test error has settled in the fourth decimal well before."""
+
+
+_LEVEL = 1e-3
+"""Relative difference in MSE below which nobody should speak of better or worse."""
 
 
 def report(meter: Any, data: ForecastData) -> dict[str, Any]:
@@ -40,7 +44,8 @@ class Baselines:
     Args:
         names: which ones; see :data:`accel_trainer.models.registry.MODELS`.
         shape: sizes of the windows.
-        train: what the closed form is solved from.
+        train: what the closed form is solved from; None: there is nothing it has not to forecast.
+        evaluator: device and processes.
 
     Attributes:
         models: those that can be made for this shape, by name.
@@ -48,28 +53,31 @@ class Baselines:
         notes: name -> what a reader should know.
     """
 
-    def __init__(self, names: list[str], shape: ForecastShape, train: Windows, trainer: Trainer) -> None:
+    def __init__(self, names: list[str], shape: ForecastShape, train: Windows | None, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
         self.models: dict[str, nn.Module] = {}
         self.left_out: dict[str, str] = {}
         self.notes: dict[str, str] = {}
         for name in names:
             if reason := MODELS[name].why_not(shape):
                 self.left_out[name] = reason
-            elif name == "closed_form_linear":
+            elif name != "closed_form_linear":
+                self.models[name] = create_model(name, shape, {}).to(evaluator.accelerator.device)
+            elif train is None:
+                self.left_out[name] = "there are no training rows to solve it from"
+            else:
                 try:
-                    self.models[name] = self._solve(shape, train, trainer)
+                    self.models[name] = self._solve(shape, train)
                 except DataError as error:
                     self.left_out[name] = str(error)
-            else:
-                self.models[name] = create_model(name, shape, {}).to(trainer.accelerator.device)
 
-    def _solve(self, shape: ForecastShape, train: Windows, trainer: Trainer) -> nn.Module:
-        accelerator = trainer.accelerator
+    def _solve(self, shape: ForecastShape, train: Windows) -> nn.Module:
+        accelerator = self._evaluator.accelerator
         rank, world = accelerator.process_index, accelerator.num_processes
         thinning = max(1, math.ceil(len(train) * shape.targets / _ENOUGH_PAIRS))
         chosen = np.arange(0, len(train), thinning)
         if thinning > 1:
-            self.notes["closed_form_linear"] = f"solved from every {thinning}th of {len(train)} training windows"
+            self.notes["closed_form_linear"] = f"solved from one in {thinning} of the {len(train):,} training windows"
         device = accelerator.device if accelerator.device.type != "mps" else torch.device("cpu")
         equations = NormalEquations(shape, device)
         own = chosen[rank * len(chosen) // world : (rank + 1) * len(chosen) // world]
@@ -85,22 +93,22 @@ class Baselines:
             sum_over_processes(accelerator, sums)
         return equations.solve().to(accelerator.device)
 
-    def score(self, trainer: Trainer, samples: Samples) -> dict[str, Meter]:
+    def score(self, samples: Samples) -> dict[str, Meter]:
         """Return the errors of each baseline on samples."""
-        return {name: trainer.measure(samples, model) for name, model in self.models.items()}
+        return {name: self._evaluator.measure(model, samples) for name, model in self.models.items()}
 
 
 def verdict(mse: float, baselines: dict[str, dict[str, Any]]) -> str:
-    """Say in one sentence which baselines a model beats in MSE and to which it loses."""
-    scored = {name: scores["mse"] for name, scores in baselines.items() if "mse" in scores}
-    if not scored:
-        return "no baseline was scored"
-
-    def listing(names: list[str]) -> str:
-        return ", ".join(f"{name} ({(1 - mse / scored[name]) * 100:+.1f} %)" for name in names)
-
-    beaten = [name for name, other in scored.items() if mse < other]
-    lost_to = [name for name in scored if name not in beaten]
-    parts = [f"beats {listing(beaten)}"] if beaten else []
-    parts += [f"loses to {listing(lost_to)}"] if lost_to else []
-    return "the model " + " and ".join(parts) + " in test MSE"
+    """Say in one sentence which baselines a model beats in MSE, which it equals and to which it loses."""
+    gains = {name: 1 - mse / scores["mse"] for name, scores in baselines.items() if scores.get("mse")}
+    groups = {
+        "beats": [name for name, gain in gains.items() if gain > _LEVEL],
+        "is level with": [name for name, gain in gains.items() if abs(gain) <= _LEVEL],
+        "loses to": [name for name, gain in gains.items() if not gain >= -_LEVEL],
+    }
+    parts = [
+        f"{verb} {', '.join(f'{name} ({gains[name] * 100:+.1f} %)' for name in names)}"
+        for verb, names in groups.items()
+        if names
+    ]
+    return f"the model {'; '.join(parts)} in test MSE" if parts else "no baseline was scored"

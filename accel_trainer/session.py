@@ -127,10 +127,10 @@ class Session:
 
         chosen = store.at(state.best.step if state.best else state.step)
         with self._timed("test"):
-            load_weights(chosen.path, self.accelerator.unwrap_model(trainer.model))
-            scores = report(trainer.measure(test), data)
-            baselines = Baselines(self.config.evaluation.baselines, data.shape, train, trainer)
-            others = baselines.score(trainer, test)
+            load_weights(chosen.path, trainer.bare_model)
+            scores = report(trainer.evaluator.measure(trainer.bare_model, test), data)
+            baselines = Baselines(self.config.evaluation.baselines, data.shape, train, trainer.evaluator)
+            others = baselines.score(test)
         if self.config.predict.enabled:
             self._predict(trainer, data)
         if self.main:
@@ -143,14 +143,13 @@ class Session:
                 {f"test/{name}": scores[name] for name in ("mse", "mae", "rmse", "r2") if name in scores}
             )
         self.accelerator.wait_for_everyone()
-        return self._ended(summary_kind=state.stop.kind, reason=state.stop.reason, step=state.step)
+        return self._ended(state.stop.kind, state.stop.reason, state.step)
 
     def _predict(self, trainer: Trainer, data: ForecastData) -> None:
         if not self.main:
             return
-        model = self.accelerator.unwrap_model(trainer.model)
         task: Any = trainer.task
-        for path in write_forecast(forecast_table(model, task, data), self.folder.predictions):
+        for path in write_forecast(forecast_table(trainer.bare_model, task, data), self.folder.predictions):
             self.terminal.say(f"forecast of the {data.options.horizon} rows after the end of the data: {path}")
 
     def _show(self, summary: dict[str, Any]) -> None:
@@ -173,8 +172,8 @@ class Session:
         self._show(summary)
         return self._ended(summary["stop_kind"], summary["stop_reason"], step)
 
-    def _ended(self, summary_kind: str, reason: str, step: int) -> ExitCode:
-        diverged = summary_kind == "diverged"
+    def _ended(self, kind: str, reason: str, step: int) -> ExitCode:
+        diverged = kind == "diverged"
         code = ExitCode.DIVERGED if diverged else ExitCode.OK
         self._status("failed" if diverged else "finished", code, reason, step)
         return code

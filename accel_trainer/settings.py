@@ -6,20 +6,22 @@ names the file or flag that set the option.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from accel_trainer.config import RunConfig
-from accel_trainer.errors import ConfigError, UserError, nearest
+from accel_trainer.errors import ConfigError, ExitCode, UserError, nearest
 from accel_trainer.options import build_options, convert, leaves
 
 ALIASES = {"--do_predict": "--predict.enabled"}
@@ -32,7 +34,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} is given twice", key_node.start_mark
@@ -50,7 +52,7 @@ _FLOAT = re.compile(
                 | \.(?:nan|NaN|NAN))$""",
     re.VERBOSE,
 )
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
 @dataclass
@@ -60,12 +62,14 @@ class Settings:
     Attributes:
         config: the checked options.
         source: dotted key -> file or flag that set it; options left at their defaults are absent.
+        extras: the command's own flags, such as ``--checkpoint``.
         print_only: ``--print_config`` was given.
         help_only: ``--help`` was given.
     """
 
     config: RunConfig
     source: dict[str, str] = field(default_factory=dict)
+    extras: dict[str, str] = field(default_factory=dict)
     print_only: bool = False
     help_only: bool = False
 
@@ -77,9 +81,9 @@ class SettingsError(UserError):
         run_folder: the folder of the run, where that much could be read from the settings.
     """
 
-    def __init__(self, message: str, run_folder: Path | None) -> None:
+    def __init__(self, message: str, run_folder: Path | None, exit_code: ExitCode = ExitCode.USAGE) -> None:
         super().__init__(message)
-        self.run_folder = run_folder
+        self.run_folder, self.exit_code = run_folder, exit_code
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -219,18 +223,26 @@ def _flags(argv: Sequence[str]) -> list[tuple[str, str | None]]:
     return pairs
 
 
-def read_settings(argv: Sequence[str], sections: Sequence[str] | None = None) -> Settings:
+def read_settings(
+    argv: Sequence[str],
+    sections: Sequence[str] | None = None,
+    own_flags: Sequence[str] = (),
+    base: Callable[[dict[str, str]], RunConfig] | None = None,
+) -> Settings:
     """Read ``--config`` files and dotted flags.
 
     Args:
         argv: the command line without the program's name.
         sections: parts of the tree that may be set; all when left out.
+        own_flags: further flags of the command, each with a value.
+        base: given the command's own flags, returns the configuration that files and flags change; by default all
+            options start at their defaults.
 
     Raises:
         SettingsError: an option is unknown, of the wrong type, out of range or contradicts another.
     """
     reader = _Reader(sections or [f.name for f in dataclasses.fields(RunConfig)])
-    print_only = help_only = False
+    settings = Settings(RunConfig())
     try:
         flags = _flags(argv)
         for name, value in flags:
@@ -240,24 +252,42 @@ def read_settings(argv: Sequence[str], sections: Sequence[str] | None = None) ->
                 reader.file(Path(value))
         for name, value in flags:
             if name == "help":
-                help_only = True
+                settings.help_only = True
             elif name == "print_config":
-                print_only = True
+                settings.print_only = True
+            elif name in own_flags:
+                if value is None:
+                    raise UserError(f"--{name} needs a value")
+                settings.extras[name] = value
             elif name != "config":
                 takes_flag_alone = reader.known.get(name) is bool
-                if value is None and not takes_flag_alone:
-                    if name in reader.known:
-                        raise ConfigError(name, "needs a value [command line]")
-                    reader.flag(name, "")  # names the unknown option
+                if value is None and name in reader.known and not takes_flag_alone:
+                    raise ConfigError(name, "needs a value [command line]")
                 reader.flag(name, "true" if value is None else value)
-        config = build_options(RunConfig, reader.tree(), "")
+        if settings.help_only:
+            return settings
+        start = to_dict(base(settings.extras)) if base else {}
+        settings.config = build_options(RunConfig, _merged(start, reader.tree()), "")
     except ConfigError as error:
         source = reader.source.get(error.key)
         named = source is None or error.problem.endswith("]")
         raise SettingsError(str(error) if named else f"{error} [{source}]", reader.run_folder()) from None
     except UserError as error:
-        raise SettingsError(str(error), reader.run_folder()) from None
-    return Settings(config, reader.source, print_only, help_only)
+        raise SettingsError(str(error), reader.run_folder(), error.exit_code) from None
+    settings.source = reader.source
+    return settings
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with the options of ``changes``; mappings of a component's options are replaced whole."""
+    merged = dict(base)
+    for name, value in changes.items():
+        inner = merged.get(name)
+        if isinstance(value, dict) and isinstance(inner, dict) and name != "options":
+            merged[name] = _merged(inner, value)
+        else:
+            merged[name] = value
+    return merged
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -304,21 +334,38 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def print_help(prog: str, description: str) -> None:
     """Print every option with its type, default and meaning."""
-    from jsonargparse import SUPPRESS, ArgumentParser, set_parsing_settings
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    usage = f"{prog} --config FILE [--section.option VALUE ...]"
-    parser = ArgumentParser(prog=prog, usage=usage, description=description)
+    parser = _help_parser(prog, "--config FILE [--section.option VALUE ...]", description)
     parser.add_argument("--config", metavar="FILE", help="YAML file of options; later flags win.")
     parser.add_argument("--print_config", action="store_true", help="Print the resolved options and exit.")
     parser.add_argument("--do_predict", action="store_true", help="Same as --predict.enabled true.")
-    parser.add_class_arguments(RunConfig, as_group=False)
+    _print_options(parser, [f.name for f in dataclasses.fields(RunConfig)])
+
+
+def print_command_help(prog: str, description: str, sections: Sequence[str]) -> None:
+    """Print the help of a command that reads a checkpoint and lets some sections be changed."""
+    flags = "--checkpoint FOLDER [...] [--section.option VALUE ...]"
+    _print_options(_help_parser(prog, flags, description), sections)
+
+
+def _help_parser(prog: str, flags: str, description: str) -> ArgumentParser:
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    return ArgumentParser(
+        prog=prog,
+        usage=f"{prog} {flags}",
+        description=description,
+        formatter_class=type("Plain", (DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter), {}),
+    )
+
+
+def _print_options(parser: ArgumentParser, sections: Sequence[str]) -> None:
+    for section in sections:
+        parser.add_class_arguments(_section(section), section)
+    whole = {key.rsplit(".", depth)[0] for key, _ in leaves(RunConfig) for depth in range(1, key.count(".") + 1)}
     for action in parser._actions:
-        if action.option_strings and action.option_strings[0].removeprefix("--") in _types_of_sections():
-            action.help = SUPPRESS  # whole sections as files: --config does that
+        if action.option_strings and action.option_strings[0].removeprefix("--") in whole:
+            action.help = argparse.SUPPRESS  # sections from files of their own: --config does that
     parser.print_help(sys.stdout)
 
 
-def _types_of_sections() -> set[str]:
-    keys = [key for key, _ in leaves(RunConfig)]
-    return {key.rsplit(".", depth)[0] for key in keys for depth in range(1, key.count(".") + 1)}
+def _section(name: str) -> type:
+    return type(getattr(RunConfig(), name))

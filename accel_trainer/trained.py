@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from accel_trainer.checkpoints.files import read_json, sync_tree, write_json, wr
 from accel_trainer.checkpoints.manifest import problem, write_manifest
 from accel_trainer.checkpoints.store import WEIGHTS, Store, load_weights
 from accel_trainer.data.scale import Scaler
-from accel_trainer.errors import CheckpointError, nearest
+from accel_trainer.errors import CheckpointError, ConfigError, nearest
 from accel_trainer.models.registry import ForecastShape, create_model
 from accel_trainer.run_folder import RunFolder
 from accel_trainer.settings import from_dict, to_dict
@@ -43,48 +42,62 @@ def describe(config: RunConfig, data: ForecastData) -> dict[str, dict[str, Any]]
     }
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Trained:
-    """A forecaster read back from a run, a checkpoint or an exported model.
+    """A trained forecaster as it lies on the disk: a run, a checkpoint or an exported model. Read without torch.
 
     Attributes:
-        model: with its weights, in evaluation mode.
+        folder: where the weights are.
         config: of the run that trained it.
         shape: what goes in and out.
         scaler: of the training data; its sensors are the model's channels, targets first.
         units: one for each sensor.
         period: seconds between two rows.
-        folder: where the weights came from.
     """
 
-    model: nn.Module
+    folder: Path
     config: RunConfig
     shape: ForecastShape
     scaler: Scaler
     units: tuple[str, ...]
     period: float
-    folder: Path
 
     @classmethod
-    def load(cls, path: Path) -> Trained:
-        """Read a run folder (its best weights), a checkpoint folder or a ``model`` folder.
+    def read(cls, path: Path | str) -> Trained:
+        """Find and verify the weights that a folder stands for: of a run, the best ones.
 
         Raises:
-            CheckpointError: there is none, it is damaged, or its weights do not fit its description.
+            CheckpointError: there are none, they are damaged, or their description cannot be read.
         """
-        folder = find(path)
+        folder = find(Path(path))
         if trouble := problem(folder):
             raise CheckpointError(f"{folder}: {trouble}")
         try:
             described, scaler = read_json(folder / DESCRIPTION), Scaler.from_dict(read_json(folder / SCALER))
-        except (OSError, json.JSONDecodeError, KeyError) as error:
-            raise CheckpointError(f"{folder}: the description cannot be read: {error}") from None
-        config, shape = from_dict(described["run"]), ForecastShape(**described["shape"])
-        model = create_model(config.model.name, shape, config.model.options)
-        load_weights(folder, model)
-        model.eval()
-        period = described["clock"]["period"]
-        return cls(model, config, shape, scaler, tuple(described["units"]), period, folder)
+            shape = ForecastShape(**described["shape"])
+            units, period = tuple(described["units"]), float(described["clock"]["period"])
+            config = from_dict(described["run"])
+        except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+            raise CheckpointError(f"{folder}: its description cannot be read: {error}") from None
+        return cls(folder, config, shape, scaler, units, period)
+
+    def load_model(self) -> nn.Module:
+        """Return the forecaster with its weights, on the CPU, in evaluation mode.
+
+        Raises:
+            ConfigError: the model's class cannot be imported.
+            CheckpointError: the weights do not fit it.
+        """
+        model = create_model(self.config.model.name, self.shape, self.config.model.options)
+        load_weights(self.folder, model)
+        return model.eval()
+
+    @property
+    def run_folder(self) -> Path:
+        """The run that the weights belong to; an exported model that was moved stands for itself."""
+        if self.folder.name == "model":
+            return self.folder.parent
+        return self.folder.parent.parent if self.folder.parent.name == "checkpoints" else self.folder
 
 
 def find(path: Path) -> Path:

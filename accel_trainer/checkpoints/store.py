@@ -125,7 +125,7 @@ class Store:
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """Return the newest checkpoint that verifies, and what was passed over on the way and why."""
-        passed_over = []
+        passed_over: list[str] = []
         for step, path in sorted(self._folders().items(), reverse=True):
             trouble = problem(path)
             if trouble is None:

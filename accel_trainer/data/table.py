@@ -37,10 +37,12 @@ class Clock:
     def at(self, first: int, last: int) -> NDArray[np.int64]:
         """Return the time in nanoseconds of rows ``first`` to ``last - 1`` (rows past the end are allowed)."""
         rows = np.arange(first, last, dtype=np.int64)
-        whole = round(self.period * 1e9)
-        if abs(self.period * 1e9 - whole) < 1e-6:
-            return self.start + rows * whole
-        return self.start + np.rint(rows * (self.period * 1e9)).astype(np.int64)
+        period = self.period * 1e9
+        if period.is_integer():
+            offsets = rows * int(period)
+        else:
+            offsets = np.rint(rows * period).astype(np.int64)
+        return self.start + offsets
 
     def labels(self, first: int, last: int) -> NDArray[np.generic]:
         """Return the same rows as people read them: ``datetime64[ns]``, seconds as float, or row numbers."""

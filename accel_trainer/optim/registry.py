@@ -167,7 +167,7 @@ def create_optimizer(options: OptimizerOptions, model: nn.Module) -> Optimizer:
                     raise ConfigError(f"optimizer.options.{key}", problem)
     else:
         info = OPTIMIZERS[options.name]
-        record = build_options(info.options, options.options, "optimizer.options")
+        record: Any = build_options(info.options, options.options, "optimizer.options")
         target = getattr(torch.optim, info.target)
         arguments = {"lr": options.lr, **dataclasses.asdict(record)}
     try:

@@ -36,8 +36,10 @@ class Task(Protocol):
     step has over all passes and processes.
     """
 
-    metrics: Sequence[str]
-    """Names of what :meth:`Meter.overall` returns, for checking ``early_stopping.monitor`` before training."""
+    @property
+    def metrics(self) -> Sequence[str]:
+        """Names of what :meth:`Meter.overall` returns, for checking ``early_stopping.monitor`` before training."""
+        ...
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss summed over what counts in the batch, and how much counts (both scalars).

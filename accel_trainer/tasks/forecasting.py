@@ -133,7 +133,8 @@ def model_inputs(model: nn.Module) -> tuple[list[str], list[str]]:
     Raises:
         ConfigError: a required argument is not one of a batch's names, or the answer is asked for.
     """
-    optional, required = [], []
+    optional: list[str] = []
+    required: list[str] = []
     name_of_model = type(model).__name__
     for name, parameter in inspect.signature(model.forward).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):

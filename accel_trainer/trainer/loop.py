@@ -11,7 +11,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from accel_trainer.config import RunConfig
@@ -20,6 +19,7 @@ from accel_trainer.errors import ConfigError, nearest
 from accel_trainer.optim.registry import create_optimizer
 from accel_trainer.optim.schedules import Schedule, rate
 from accel_trainer.trainer.agreement import agree, sum_over_processes
+from accel_trainer.trainer.evaluation import Evaluator
 from accel_trainer.trainer.hooks import Request
 from accel_trainer.trainer.plan import StepPlan, share
 from accel_trainer.trainer.precision import Stepper, create_accelerator, seed_draws
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from accel_trainer.data.samples import Samples
-    from accel_trainer.tasks.base import Meter, Task
+    from accel_trainer.tasks.base import Task
     from accel_trainer.trainer.hooks import Hook, Row
 
     class CheckpointStore(Protocol):
@@ -69,6 +69,7 @@ class Trainer:
     Attributes:
         state: the counters of the run.
         plan: which windows each step consumes.
+        evaluator: measures models on samples.
 
     Raises:
         ConfigError: an option does not fit the model, the task or the machine.
@@ -103,6 +104,7 @@ class Trainer:
         share_of_rate = rate(self.config.schedule, self.plan.total_steps, self.plan.steps_per_epoch)
         self.schedule = Schedule(self.optimizer, share_of_rate)
         self._stepper = Stepper(self.accelerator, self.model, self.optimizer, training.clip_norm)
+        self.evaluator = Evaluator(self.accelerator, task, self.config.evaluation.batch_size)
         self._rows: list[Row] = []
         self._losses: list[torch.Tensor] = []  # one for each row, on the device, of this process alone
 
@@ -195,33 +197,13 @@ class Trainer:
         chosen = samples if samples is not None else self.validation
         if chosen is None:
             raise ValueError("no validation samples were given")
-        return self.measure(chosen).overall()
+        return self.evaluator.measure(self.bare_model, chosen).overall()
 
-    def measure(self, samples: Samples, model: nn.Module | None = None) -> Meter:
-        """Return the sums of one pass over samples, for all processes together.
-
-        Every process takes a consecutive share: no sample is left out and none counts twice, whatever the number of
-        processes and the batch size.
-
-        Args:
-            samples: what to evaluate on.
-            model: the model; by default the one in training.
-        """
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        chosen = model if model is not None else self.accelerator.unwrap_model(self.model)
-        was_training = chosen.training
-        meter = self.task.meter(self.accelerator.device)
-        begin, end = rank * len(samples) // world, (rank + 1) * len(samples) // world
-        chosen.eval()
-        try:
-            with torch.inference_mode():
-                for first in range(begin, end, self.config.evaluation.batch_size):
-                    last = min(first + self.config.evaluation.batch_size, end)
-                    self.task.evaluate(chosen, samples.batch(np.arange(first, last)), meter)
-        finally:
-            chosen.train(was_training)
-        meter.load(sum_over_processes(self.accelerator, meter.tensor()))
-        return meter
+    @property
+    def bare_model(self) -> nn.Module:
+        """The model without what Accelerate wraps around it."""
+        model: nn.Module = self.accelerator.unwrap_model(self.model)
+        return model
 
     def _evaluation_due(self, last: bool) -> bool:
         if self.validation is None:

@@ -1,0 +1,71 @@
+"""Forecast the rows after the end of the data: ``python -m accel_trainer.predict --checkpoint runs/bhm``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from accel_trainer.checks import check_fixed, check_path
+from accel_trainer.command import Outcome, run_command
+from accel_trainer.errors import ExitCode
+from accel_trainer.evaluate import configuration_of
+from accel_trainer.settings import print_command_help, read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from accel_trainer.settings import Settings
+
+_HELP = """Forecast the rows that follow the last row of the data, in physical units.
+
+  --checkpoint FOLDER   a run (its best weights), a checkpoint or an exported model folder
+  --out FOLDER          where forecast.parquet and forecast.csv go; by default predictions/ beside the weights' run"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+
+    def body(_: Outcome) -> ExitCode:
+        settings = read_settings(arguments, ("data",), ("checkpoint", "out"), base=configuration_of)
+        if settings.help_only:
+            print_command_help("python -m accel_trainer.predict", _HELP, ("data",))
+            return ExitCode.OK
+        check_fixed(settings.source)
+        check_path(settings.config.data.path)
+        predict(settings)
+        return ExitCode.OK
+
+    return run_command(body)
+
+
+def predict(settings: Settings) -> list[Path]:
+    """Write the forecast of a checkpoint; return the files' paths.
+
+    Raises:
+        UserError: checkpoint and data do not fit together, or the folder cannot be written.
+    """
+    from accel_trainer.forecast_data import ForecastData
+    from accel_trainer.prediction import forecast_table, write_forecast
+    from accel_trainer.tasks.forecasting import ForecastingTask
+    from accel_trainer.terminal import Terminal
+    from accel_trainer.trained import Trained
+
+    terminal = Terminal()
+    trained = Trained.read(settings.extras["checkpoint"])
+    model = trained.load_model()
+    data = ForecastData.for_trained(trained, settings.config.data, "cpu", whole=True)
+    for note in data.table.notes:
+        terminal.say(f"data: {note}")
+    table = forecast_table(model, ForecastingTask(model, trained.shape), data)
+    target = Path(settings.extras["out"]) if "out" in settings.extras else trained.run_folder / "predictions"
+    paths = write_forecast(table, target)
+    rows, horizon = len(data.table), data.options.horizon
+    first, last = data.table.clock.labels(rows, rows + horizon)[[0, -1]]
+    terminal.say(f"forecast of {data.targets} sensors from {first} to {last} ({horizon} rows): {paths[0]}, {paths[1]}")
+    return paths
+
+
+if __name__ == "__main__":
+    sys.exit(main())
