@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from accel_trainer.errors import ConfigError
+
+FAULT_CLASSES: tuple[str, ...] = ("normal", "missing", "minor", "outlier", "square", "trend", "drift")
+"""States of one reading, in the order of the label numbers: the seven classes monitoring engineers sort data into."""
 
 
 @dataclass
@@ -43,3 +47,38 @@ class BridgeOptions:
                 raise ConfigError(f"data.bhm.{name}", f"{value!r} is out of range; allowed: {allowed}")
         if self.damage_day is not None and not 0 <= self.damage_day <= self.days:
             raise ConfigError("data.bhm.damage_day", f"{self.damage_day!r} is outside the {self.days} days")
+        if self.kind not in ("concrete", "steel"):
+            raise ConfigError("data.bhm.kind", f"{self.kind!r} is not allowed; expected concrete, steel")
+        if self.rows == 0:
+            raise ConfigError("data.bhm.days", f"{self.days!r} days are shorter than one period of {self.period} s")
+        _ = self.start_ns
+
+    @property
+    def rows(self) -> int:
+        """Number of whole periods in the record."""
+        return int(self.days * 86400 / self.period * (1 + 1e-12))
+
+    @property
+    def start_ns(self) -> int:
+        """First moment in nanoseconds since 1970-01-01, in the bridge's local standard time.
+
+        Raises:
+            ConfigError: ``start`` is not an ISO date, names a time zone, or lies outside what nanoseconds can hold
+                together with the longest record.
+        """
+        try:
+            start = datetime.fromisoformat(self.start)
+        except (TypeError, ValueError):
+            problem = f"{self.start!r} is not an ISO date, such as 2025-01-01 or 2025-01-01T06:00"
+            raise ConfigError("data.bhm.start", problem) from None
+        if start.tzinfo is not None:
+            raise ConfigError("data.bhm.start", f"{self.start!r} names a time zone; the bridge keeps local time")
+        if not 1700 <= start.year < 2150:
+            raise ConfigError("data.bhm.start", f"{self.start!r} is out of range; allowed: years 1700 to 2149")
+        gone = start - datetime(1970, 1, 1)
+        return (gone.days * 86400 + gone.seconds) * 10**9 + gone.microseconds * 1000
+
+    @property
+    def event_day(self) -> float:
+        """Day of the damage event, with the default filled in."""
+        return self.days * 2 / 3 if self.damage_day is None else self.damage_day
