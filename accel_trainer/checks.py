@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from accel_trainer.config import BUILT_IN_DATA
 from accel_trainer.errors import ConfigError, nearest
+from accel_trainer.metrics import FORECAST_METRICS
 from accel_trainer.models.registry import MODELS, check_model
 from accel_trainer.optim.registry import check_optimizer
 from accel_trainer.tracking.feed import check_trackers
@@ -28,6 +29,7 @@ def check_config(config: RunConfig) -> None:
     check_trackers(config.tracking)
     check_path(config.data.path)
     check_baselines(config.evaluation.baselines)
+    config.early_stopping.check_logged(FORECAST_METRICS)
     if config.run.resume not in ("auto", "never") and not Path(config.run.resume).is_dir():
         raise ConfigError("run.resume", f"{config.run.resume!r} is neither auto, never nor a run or checkpoint folder")
 

@@ -6,12 +6,15 @@ same things. Files and flags are read in :mod:`accel_trainer.settings`.
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from accel_trainer.data.bhm_options import BridgeOptions
-from accel_trainer.errors import ConfigError
+from accel_trainer.errors import ConfigError, nearest
 
 BUILT_IN_DATA = "bhm"
 
@@ -240,6 +243,18 @@ class EarlyStoppingOptions:
         _at_least(1, "early_stopping.patience", self.patience)
         _at_least(0, "early_stopping.min_delta", self.min_delta)
 
+    def check_logged(self, metrics: Iterable[str]) -> None:
+        """Check that ``monitor`` is among the metrics that evaluations will log, each after ``val/``.
+
+        Raises:
+            ConfigError: it is not; what will be logged is listed.
+        """
+        logged = [f"val/{name}" for name in metrics]
+        if self.monitor not in logged:
+            hint = nearest(self.monitor, logged)
+            problem = f"{self.monitor!r} is not logged{hint} (logged: {', '.join(logged)})"
+            raise ConfigError("early_stopping.monitor", problem)
+
 
 @dataclass
 class CheckpointOptions:
@@ -312,3 +327,19 @@ class RunConfig:
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     predict: PredictOptions = field(default_factory=PredictOptions)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, **overrides: Any) -> RunConfig:
+        """Read a YAML file as ``--config`` does.
+
+        Args:
+            path: the file.
+            overrides: dotted options that win over it: ``RunConfig.from_yaml("a.yaml", **{"optimizer.lr": 1e-3})``.
+
+        Raises:
+            UserError: the file cannot be read, or an option in it or in ``overrides`` cannot be used.
+        """
+        from accel_trainer.settings import read_settings
+
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in overrides.items()}
+        return read_settings(["--config", str(path), *(f"--{key}={text}" for key, text in texts.items())]).config

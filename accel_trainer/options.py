@@ -68,6 +68,12 @@ def convert(key: str, value: Any, annotation: Any, *, from_text: bool = False) -
     arguments = get_args(annotation)
     if value is None and annotation is not Any and type(None) not in arguments:
         raise ConfigError(key, f"null is not allowed; expected {expected(annotation)}")
+    # jsonargparse would read what these hold as YAML once more: a text "null" as nothing, "a: b" as a mapping.
+    is_text = annotation is str or set(arguments) == {str, type(None)}
+    if isinstance(value, str) and is_text:
+        return None if from_text and value == "null" and arguments else value
+    if annotation == dict[str, Any] and isinstance(value, Mapping):
+        return dict(value)
     try:
         if from_text:
             return _parser(annotation).parse_args([f"--value={value}"])["value"]
@@ -77,10 +83,12 @@ def convert(key: str, value: Any, annotation: Any, *, from_text: bool = False) -
         hint = ""
         if get_origin(annotation) is Literal:
             hint = nearest(str(value), [str(choice) for choice in arguments])
-        elif allowed.startswith("a list") and isinstance(value, str):
+        elif allowed.startswith("a list") and isinstance(value, str) and not value.startswith("["):
             hint = f"; write [{value}]"
-        elif annotation is str or str in arguments:
+        elif is_text:
             hint = "; put it in quotes"
+        elif annotation == list[str]:
+            hint = "; put each of them in quotes"
         raise ConfigError(key, f"{value!r} is not allowed; expected {allowed}{hint}") from None
 
 

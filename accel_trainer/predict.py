@@ -47,7 +47,7 @@ def predict(settings: Settings) -> list[Path]:
         UserError: checkpoint and data do not fit together, or the folder cannot be written.
     """
     from accel_trainer.forecast_data import ForecastData
-    from accel_trainer.prediction import forecast_table, write_forecast
+    from accel_trainer.prediction import coarsest, forecast_table, write_forecast
     from accel_trainer.tasks.forecasting import ForecastingTask
     from accel_trainer.terminal import Terminal
     from accel_trainer.trained import Trained
@@ -62,7 +62,7 @@ def predict(settings: Settings) -> list[Path]:
     target = Path(settings.extras["out"]) if "out" in settings.extras else trained.run_folder / "predictions"
     paths = write_forecast(table, target)
     rows, horizon = len(data.table), data.options.horizon
-    first, last = data.table.clock.labels(rows, rows + horizon)[[0, -1]]
+    first, last = coarsest(data.table.clock.labels(rows, rows + horizon))[[0, -1]]
     terminal.say(f"forecast of {data.targets} sensors from {first} to {last} ({horizon} rows): {paths[0]}, {paths[1]}")
     return paths
 

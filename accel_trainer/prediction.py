@@ -13,6 +13,7 @@ from accel_trainer.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
     from torch import nn
 
     from accel_trainer.forecast_data import ForecastData
@@ -38,7 +39,7 @@ def forecast_table(model: nn.Module, task: ForecastingTask, data: ForecastData) 
     values = data.scaler.inverse(scaled.cpu().numpy(), data.sensors)  # [H, C'] float64
     horizon, targets = values.shape
     rows = len(data.table)
-    stamps = data.table.clock.labels(rows, rows + horizon)
+    stamps = coarsest(data.table.clock.labels(rows, rows + horizon))
     return pa.table(
         {
             "item": [data.table.item_id] * (horizon * targets),
@@ -49,6 +50,15 @@ def forecast_table(model: nn.Module, task: ForecastingTask, data: ForecastData) 
             "forecast": values.T.reshape(-1),
         }
     )
+
+
+def coarsest(stamps: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return dates in the coarsest unit that holds them all, so that nobody has to read nine zeros."""
+    if stamps.dtype.kind != "M":
+        return stamps
+    units = ("s", "ms", "us")
+    coarse = (stamps.astype(f"datetime64[{unit}]") for unit in units)
+    return next((c for c in coarse if (c.astype(stamps.dtype) == stamps).all()), stamps)
 
 
 def write_forecast(table: pa.Table, folder: Path) -> list[Path]:

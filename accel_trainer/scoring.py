@@ -100,7 +100,7 @@ class Baselines:
 
 def verdict(mse: float, baselines: dict[str, dict[str, Any]]) -> str:
     """Say in one sentence which baselines a model beats in MSE, which it equals and to which it loses."""
-    gains = {name: 1 - mse / scores["mse"] for name, scores in baselines.items() if scores.get("mse")}
+    gains = {name: _gain(mse, scores["mse"]) for name, scores in baselines.items() if "mse" in scores}
     groups = {
         "beats": [name for name, gain in gains.items() if gain > _LEVEL],
         "is level with": [name for name, gain in gains.items() if abs(gain) <= _LEVEL],
@@ -112,3 +112,10 @@ def verdict(mse: float, baselines: dict[str, dict[str, Any]]) -> str:
         if names
     ]
     return f"the model {'; '.join(parts)} in test MSE" if parts else "no baseline was scored"
+
+
+def _gain(mse: float, other: float) -> float:
+    """Return by which share an error is smaller than another; nothing gains on a forecast without error."""
+    if other == 0:
+        return 0.0 if mse == 0 else -math.inf
+    return 1 - mse / other

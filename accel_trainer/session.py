@@ -125,7 +125,10 @@ class Session:
             self.terminal.say("saved; the same command goes on from here")
             return ExitCode.PREEMPTED
 
-        chosen = store.at(state.best.step if state.best else state.step)
+        if state.best is None:
+            self.terminal.say("no evaluation gave a number: there are no weights worth testing")
+            return self._ended("diverged", state.stop.reason, state.step)
+        chosen = store.at(state.best.step)
         with self._timed("test"):
             load_weights(chosen.path, trainer.bare_model)
             scores = report(trainer.evaluator.measure(trainer.bare_model, test), data)

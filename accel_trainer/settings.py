@@ -14,13 +14,14 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from accel_trainer.config import RunConfig
+from accel_trainer.config import RunConfig, RunOptions
 from accel_trainer.errors import ConfigError, ExitCode, UserError, nearest
 from accel_trainer.options import build_options, convert, leaves
 
@@ -29,18 +30,27 @@ ALIASES = {"--do_predict": "--predict.enabled"}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: ``1e-3`` is a number, and a key given twice is a mistake."""
+    """YAML as people write it: ``1e-3`` is a number, ``no`` a text, and a key given twice is a mistake."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]  # filled below, not YAML 1.1's
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                problem = f"the key {key!r} is not a name; a name like that stands in quotes"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} is given twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts a text in quotes wherever the loader would take it for something else."""
 
 
 # YAML 1.1 wants a dot and a signed exponent in a float; everyone else reads 1e-3 as a number.
@@ -52,7 +62,15 @@ _FLOAT = re.compile(
                 | \.(?:nan|NaN|NAN))$""",
     re.VERBOSE,
 )
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+# The rest is YAML 1.2: YAML 1.1 takes the precision "no" for false, a day for an object of its own, 1:30 for ninety
+# and 010 for eight.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9_]*)$"), list("-+0123456789"))
 
 
 @dataclass
@@ -140,21 +158,30 @@ class _Reader:
 
     def flag(self, key: str, text: str) -> None:
         source = f"--{key}"
+        if any(known.startswith(f"{key}.") for known in self.known):
+            raise ConfigError(key, f"is a section; set one of its options, --{key}.NAME VALUE [command line]")
+        if key in self.mappings:
+            self._set(key, convert_from("command line", key, self._yaml(key, text), self.known[key]), source)
+            return
         if key in self.known:
             self._set(key, convert_from("command line", key, text, self.known[key], from_text=True), source)
             return
         for mapping in self.mappings:
             if key.startswith(f"{mapping}."):
-                try:
-                    value = yaml.load(text, _Loader)
-                except yaml.YAMLError:
-                    raise ConfigError(key, f"{text!r} is not a valid value [command line]") from None
+                value = self._yaml(key, text)
                 self.values.setdefault(mapping, {})
                 # A copy: the mapping may belong to a default or to a file read before.
                 self.values[mapping] = {**self.values[mapping], key[len(mapping) + 1 :]: value}
                 self.source[key] = source
                 return
         raise ConfigError(key, f"unknown option{self._suggest(key)} [command line]")
+
+    @staticmethod
+    def _yaml(key: str, text: str) -> Any:
+        try:
+            return yaml.load(text, _Loader)
+        except yaml.YAMLError:
+            raise ConfigError(key, f"{text!r} is not a valid value [command line]") from None
 
     def _set(self, key: str, value: Any, source: str) -> None:
         if key in self.mappings and isinstance(value, dict):
@@ -174,8 +201,11 @@ class _Reader:
             return nearest(key, sections) or f"; sections: {', '.join(sorted(sections))}"
         section = key.rsplit(".", 1)[0]
         siblings = [k for k in self.known if k.rsplit(".", 1)[0] == section]
-        listing = ", ".join(k.rsplit(".", 1)[1] for k in siblings)
-        return nearest(key, self.known) or (f"; {section} has: {listing}" if siblings else "")
+        names = [k.rsplit(".", 1)[1] for k in siblings]
+        # The last part decides: whole names of one section always look alike.
+        if siblings and not nearest(last, names):
+            return f"; {section} has: {', '.join(names)}"
+        return nearest(key, siblings or self.known)
 
     def tree(self) -> dict[str, Any]:
         root: dict[str, Any] = {}
@@ -187,10 +217,25 @@ class _Reader:
             branch[leaf] = value
         return root
 
-    def run_folder(self) -> Path | None:
-        """Return the run's folder when its name was given, however wrong the other options are."""
-        name = self.values.get("run.name")
-        return Path(self.values.get("run.dir", "runs")) / name if isinstance(name, str) and name else None
+
+def _run_folder(argv: Sequence[str]) -> Path | None:
+    """Return the folder of the run that a wrong command line was meant for, where that much can be read from it."""
+    where: dict[str, Any] = {}
+    try:
+        flags = _flags(argv)
+        for name, value in flags:
+            if name == "config" and value is not None:
+                section = read_yaml(Path(value)).get("run")
+                where.update(section if isinstance(section, Mapping) else {})
+    except UserError:
+        flags = [(word, text) for word, text in pairwise(argv) if word.startswith("--run.")]
+        flags = [(word.removeprefix("--"), text) for word, text in flags]
+    where.update({name.removeprefix("run."): value for name, value in flags if name in ("run.name", "run.dir")})
+    try:
+        options = RunOptions(name=where.get("name"), dir=where.get("dir") or "runs")
+        return Path(options.dir) / options.name if options.name else None
+    except (ConfigError, TypeError):
+        return None
 
 
 def convert_from(source: str, key: str, value: Any, kind: Any, *, from_text: bool = False) -> Any:
@@ -251,10 +296,11 @@ def read_settings(
                     raise UserError("--config needs a YAML file, such as --config configs/bhm.yaml")
                 reader.file(Path(value))
         for name, value in flags:
-            if name == "help":
-                settings.help_only = True
-            elif name == "print_config":
-                settings.print_only = True
+            if name in ("help", "print_config"):
+                if value is not None:
+                    raise UserError(f"--{name} takes no value, but {value!r} was given")
+                settings.help_only |= name == "help"
+                settings.print_only |= name == "print_config"
             elif name in own_flags:
                 if value is None:
                     raise UserError(f"--{name} needs a value")
@@ -269,11 +315,13 @@ def read_settings(
         start = to_dict(base(settings.extras)) if base else {}
         settings.config = build_options(RunConfig, _merged(start, reader.tree()), "")
     except ConfigError as error:
-        source = reader.source.get(error.key)
-        named = source is None or error.problem.endswith("]")
-        raise SettingsError(str(error) if named else f"{error} [{source}]", reader.run_folder()) from None
+        # The key of a contradiction may be a section: whoever set a part of it is named.
+        sources = [s for key, s in reader.source.items() if key == error.key or key.startswith(f"{error.key}.")]
+        named = not sources or error.problem.endswith("]")
+        where = "" if named else f" [{', '.join(dict.fromkeys(sources))}]"
+        raise SettingsError(f"{error}{where}", _run_folder(argv)) from None
     except UserError as error:
-        raise SettingsError(str(error), reader.run_folder(), error.exit_code) from None
+        raise SettingsError(str(error), _run_folder(argv), error.exit_code) from None
     settings.source = reader.source
     return settings
 
@@ -302,7 +350,7 @@ def from_dict(tree: Mapping[str, Any]) -> RunConfig:
 
 def to_yaml(config: RunConfig) -> str:
     """Return the resolved configuration as YAML that ``--config`` reads back unchanged."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def digest(config: RunConfig) -> str:

@@ -38,10 +38,8 @@ class Clock:
         """Return the time in nanoseconds of rows ``first`` to ``last - 1`` (rows past the end are allowed)."""
         rows = np.arange(first, last, dtype=np.int64)
         period = self.period * 1e9
-        if period.is_integer():
-            offsets = rows * int(period)
-        else:
-            offsets = np.rint(rows * period).astype(np.int64)
+        # Whole nanoseconds stay whole numbers: a float row number times a period loses them in a long record.
+        offsets = rows * int(period) if period.is_integer() else np.rint(rows * period).astype(np.int64)
         return self.start + offsets
 
     def labels(self, first: int, last: int) -> NDArray[np.generic]:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from accel_trainer.data.split import Rows
     from numpy.typing import NDArray
+
+    from accel_trainer.data.split import Rows
 
 Batch = dict[str, torch.Tensor]
 

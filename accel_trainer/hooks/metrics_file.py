@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from typing import IO, TYPE_CHECKING, Any
 
-from accel_trainer.checkpoints.files import write_text
+from accel_trainer.checkpoints.files import finite, write_text
 from accel_trainer.trainer.hooks import Hook
 
 if TYPE_CHECKING:
@@ -45,8 +44,7 @@ class MetricsFile(Hook):
         if self._file is None:
             return
         for row in rows:
-            finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
-            self._file.write(json.dumps(finite) + "\n")
+            self._file.write(json.dumps(finite(row), allow_nan=False) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 

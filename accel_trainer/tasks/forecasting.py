@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from accel_trainer.errors import ConfigError, UserError
+from accel_trainer.metrics import FORECAST_METRICS
 from accel_trainer.metrics.losses import LossKind, loss_sum
 from accel_trainer.metrics.streaming import ErrorSums
 
@@ -68,7 +69,7 @@ class ForecastingTask:
         ConfigError: ``forward`` requires an argument that no batch has.
     """
 
-    metrics = ("loss", "mse", "mae", "rmse", "r2")
+    metrics = FORECAST_METRICS
 
     def __init__(self, model: nn.Module, shape: ForecastShape, loss: LossKind = "mse", delta: float = 1.0) -> None:
         self.shape, self._kind, self._delta = shape, loss, delta

@@ -15,7 +15,7 @@ import torch
 
 from accel_trainer.config import RunConfig
 from accel_trainer.data.permutation import key
-from accel_trainer.errors import ConfigError, nearest
+from accel_trainer.errors import ConfigError
 from accel_trainer.optim.registry import create_optimizer
 from accel_trainer.optim.schedules import Schedule, rate
 from accel_trainer.trainer.agreement import agree, sum_over_processes
@@ -264,10 +264,5 @@ class Trainer:
         names = [hook.name for hook in self.hooks]
         if len(set(names)) != len(names):
             raise ValueError(f"hook names repeat: {names}")
-        monitor = self.config.early_stopping.monitor
-        known = [f"val/{name}" for name in self.task.metrics]
-        if self.validation is not None and monitor not in known:
-            listing = ", ".join(known)
-            raise ConfigError(
-                "early_stopping.monitor", f"{monitor!r} is not logged{nearest(monitor, known)} (logged: {listing})"
-            )
+        if self.validation is not None:
+            self.config.early_stopping.check_logged(self.task.metrics)
