@@ -34,7 +34,7 @@ from accel_trainer.trainer.loop import Trainer
 from accel_trainer.trainer.precision import create_accelerator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from accelerate import Accelerator
 
@@ -50,16 +50,18 @@ class Session:
     Args:
         config: the resolved options.
         folder: of the run, locked by the main process.
+        notes: what people should know about this start, one line each.
     """
 
-    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
+    def __init__(self, config: RunConfig, folder: RunFolder, notes: Sequence[str] = ()) -> None:
         self.config, self.folder = config, folder
         self.accelerator = create_accelerator(config.training)
         check_processes(self.accelerator.num_processes, config.run.expect_processes)
         self.main = self.accelerator.is_main_process
         self.terminal = Terminal(enabled=self.main)
         self.timings: dict[str, float] = {}
-        self.terminal.say(machine_line(self.accelerator))
+        for line in (machine_line(self.accelerator), *notes):
+            self.terminal.say(line)
 
     def run(self) -> ExitCode:
         """Train, test and write everything down.

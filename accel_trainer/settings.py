@@ -52,6 +52,12 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Puts a text in quotes wherever the loader would take it for something else."""
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = '"' if "\x85" in data else None  # a line break to YAML, which other quotes turn into a space
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 # YAML 1.1 wants a dot and a signed exponent in a float; everyone else reads 1e-3 as a number.
 _FLOAT = re.compile(

@@ -51,17 +51,17 @@ def train(config: RunConfig, outcome: Outcome | None = None) -> ExitCode:
     check_launch(config.run.expect_processes)
     check_config(config)
     # Only the main process writes, and it locks before the slow imports, so that a second start hears of it at once.
+    notes = []
     if rank() == 0:
         folder.lock()
         if config.run.resume == "never" and folder.has_run():
-            aside = folder.set_aside()
-            print(f"the earlier run was set aside in {aside}", flush=True)
+            notes = [f"the earlier run was set aside in {folder.set_aside()}"]
             folder.unlock()
             folder.lock()
     from accel_trainer.session import Session
 
     try:
-        return Session(config, folder).run()
+        return Session(config, folder, notes).run()
     finally:
         if outcome is None:
             folder.unlock()

@@ -1,4 +1,4 @@
-"""How far a run is: a bar in a terminal, one line for each evaluation anywhere."""
+"""How far a run is: a bar in a terminal, a table that grows by one line with each evaluation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class ProgressBar(Hook):
         self._last = (0.0, 0)  # time and windows at the last refresh
         self._evaluated = (0.0, 0)  # the same at the last evaluation
         self._loss = ""
-        self._mean: tuple[float, int] = (0.0, 0)
+        self._losses: list[float] = []  # of the steps since the last evaluation
+        self._headed = False
 
     def on_train_start(self, trainer: Trainer) -> Request | None:
         """Draw the bar, at the step the run goes on from."""
@@ -79,21 +80,25 @@ class ProgressBar(Hook):
     def on_rows(self, trainer: Trainer, rows: Sequence[Row]) -> None:
         """Note the losses."""
         losses = [float(row["train/loss"]) for row in rows]
-        total, count = self._mean
-        self._mean = (total + sum(losses), count + len(losses))
+        self._losses += losses
         self._loss = figure(sum(losses) / len(losses))
 
     def on_evaluation_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> Request | None:
-        """Print one line: how the validation went and whether it was the best."""
+        """Print one line of a table: how training and validation stand, and whether this was the best."""
         now, windows = time.perf_counter(), trainer.state.windows
         speed = (windows - self._evaluated[1]) / max(now - self._evaluated[0], 1e-9)
         self._evaluated = self._last = (now, windows)
+        loss = sum(self._losses) / len(self._losses) if self._losses else None
+        shown = {name: value for name, value in metrics.items() if name != "val/loss"}
+        if not self._headed:
+            self._headed = True
+            names = "".join(f"{name:>11}" for name in ("train/loss", *shown, "windows/s"))
+            self._terminal.say(f"{'epoch':>7}{'step':>9}{names}")
+        figures = "".join(f"{figure(value):>11}" for value in (loss, *shown.values()))
         best = trainer.state.best
-        shown = "  ".join(f"{name} {figure(value)}" for name, value in metrics.items() if name != "val/loss")
         mark = "  best" if best is not None and best.step == trainer.state.step else ""
-        self._terminal.say(
-            f"epoch {trainer.epoch:6.2f}  step {trainer.state.step:6d}  {shown}  {speed:,.0f} windows/s{mark}"
-        )
+        self._terminal.say(f"{trainer.epoch:7.2f}{trainer.state.step:9,d}{figures}{speed:11,.0f}{mark}")
+        self._losses.clear()
         return None
 
     def on_train_end(self, trainer: Trainer) -> None:

@@ -136,6 +136,7 @@ class Trainer:
             requests = [request for hook in self.hooks if (request := hook.on_step_end(self))]
             last = state.step == plan.total_steps
             if self._evaluation_due(last):
+                self._drain(keep=1)  # the row of this step gets the metrics first
                 metrics = {f"val/{name}": value for name, value in self.evaluate().items()}
                 self._note_best(metrics)
                 self._rows[-1].update(metrics)
@@ -179,14 +180,18 @@ class Trainer:
         self._rows.append(row)
         self._losses.append(total / weight if weight else total * math.nan)
 
-    def _drain(self) -> None:
-        """Give the finished rows to the hooks; the losses of all processes come together in one all-reduce."""
-        if not self._rows:
+    def _drain(self, keep: int = 0) -> None:
+        """Give the finished rows but the last ``keep`` to the hooks.
+
+        The losses of all processes come together here, in one all-reduce: no step waits for a number it does not need.
+        """
+        count = len(self._rows) - keep
+        if count <= 0:
             return
-        losses = sum_over_processes(self.accelerator, torch.stack(self._losses)).tolist()
-        for row, loss in zip(self._rows, losses, strict=True):
-            row["train/loss"] = loss  # known only now: no step waits for a number it does not need
-        rows, self._rows, self._losses = self._rows, [], []
+        losses = sum_over_processes(self.accelerator, torch.stack(self._losses[:count])).tolist()
+        rows, self._rows, self._losses = self._rows[:count], self._rows[count:], self._losses[count:]
+        for row, loss in zip(rows, losses, strict=True):
+            row["train/loss"] = loss
         for hook in self.hooks:
             hook.on_rows(self, rows)
 
