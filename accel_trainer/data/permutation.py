@@ -17,9 +17,10 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Four rounds are enough against an adversary with large halves; with the small halves of a few windows it takes
-# eight until all orders of four windows come out equally often.
+# Four rounds are enough against an adversary with large halves. Small halves need more, and at least a few numbers:
+# with these, all orders of two, three, … windows come out equally often.
 _ROUNDS = 8
+_LEAST_HALF = 4
 _MASK = (1 << 64) - 1
 
 
@@ -52,8 +53,8 @@ class Permutation:
             raise ValueError(f"nothing to order: size {size}")
         self.size = size
         # Halves of unequal size hug the domain: a·b exceeds n by less than one row, so that walking is rare.
-        self._left = max(1, math.isqrt(size))
-        self._right = -(-size // self._left)
+        self._left = max(_LEAST_HALF, math.isqrt(size))
+        self._right = max(_LEAST_HALF, -(-size // self._left))
         self._keys = [np.uint64(key(seed, epoch, number)) for number in range(_ROUNDS)]
 
     def __call__(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ Batch = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """A scaled table as tensors on one device.
+    """A scaled table as tensors on one device, row after row in memory; a view that is not is copied.
 
     Attributes:
         values: [time, channels] float32 in z units, 0 where unobserved; the targets are the first channels.
@@ -31,6 +31,12 @@ class Series:
     observed: torch.Tensor | None
     features: torch.Tensor | None
     targets: int
+
+    def __post_init__(self) -> None:
+        # Windows count on it: in a transposed table or a choice of columns they would find other cells.
+        for name in ("values", "observed", "features"):
+            tensor = getattr(self, name)
+            object.__setattr__(self, name, None if tensor is None else tensor.contiguous())
 
     def to(self, device: torch.device) -> Series:
         """Return the series on another device."""

@@ -23,7 +23,7 @@ def write_csv(
 ) -> None:
     """Daily waves, each sensor at its own height, in physical units far from z-scores."""
     lines = ["time," + ",".join(columns)]
-    for row in range(count):
+    for row in range(hours):
         stamp = start + timedelta(seconds=row * period)
         wave = np.sin(2 * np.pi * row / 24)
         lines.append(
