@@ -28,10 +28,6 @@ _ENOUGH_PAIRS = 400_000
 and on a year of bridge data the test error has settled in the fourth decimal well before."""
 
 
-_LEVEL = 1e-3
-"""Relative difference in MSE below which nobody should speak of better or worse."""
-
-
 def report(meter: Any, data: ForecastData) -> dict[str, Any]:
     """Return all metrics of one evaluation with sensor names and physical units, JSON-ready."""
     targets = slice(0, data.targets)
@@ -96,26 +92,3 @@ class Baselines:
     def score(self, samples: Samples) -> dict[str, Meter]:
         """Return the errors of each baseline on samples."""
         return {name: self._evaluator.measure(model, samples) for name, model in self.models.items()}
-
-
-def verdict(mse: float, baselines: dict[str, dict[str, Any]]) -> str:
-    """Say in one sentence which baselines a model beats in MSE, which it equals and to which it loses."""
-    gains = {name: _gain(mse, scores["mse"]) for name, scores in baselines.items() if "mse" in scores}
-    groups = {
-        "beats": [name for name, gain in gains.items() if gain > _LEVEL],
-        "is level with": [name for name, gain in gains.items() if abs(gain) <= _LEVEL],
-        "loses to": [name for name, gain in gains.items() if not gain >= -_LEVEL],
-    }
-    parts = [
-        f"{verb} {', '.join(f'{name} ({gains[name] * 100:+.1f} %)' for name in names)}"
-        for verb, names in groups.items()
-        if names
-    ]
-    return f"the model {'; '.join(parts)} in test MSE" if parts else "no baseline was scored"
-
-
-def _gain(mse: float, other: float) -> float:
-    """Return by which share an error is smaller than another; nothing gains on a forecast without error."""
-    if other == 0:
-        return 0.0 if mse == 0 else -math.inf
-    return 1 - mse / other

@@ -16,7 +16,7 @@ from accel_trainer.errors import ExitCode
 from accel_trainer.forecast_data import ForecastData
 from accel_trainer.hooks.checkpointing import Checkpointing
 from accel_trainer.hooks.early_stopping import EarlyStopping
-from accel_trainer.hooks.metrics_file import MetricsFile
+from accel_trainer.hooks.metrics_file import MetricsFile, read_rows
 from accel_trainer.hooks.progress import ProgressBar
 from accel_trainer.hooks.signals import Signals
 from accel_trainer.hooks.tracking import Tracking
@@ -144,6 +144,7 @@ class Session:
             self._show(summary)
             export(chosen.path, self.folder.model, describe(self.config, data), model_card(summary))
             write_json(self.folder.summary, summary)
+            self._report(trainer, summary, data, test)
             tracking.summarise(
                 {f"test/{name}": scores[name] for name in ("mse", "mae", "rmse", "r2") if name in scores}
             )
@@ -156,6 +157,15 @@ class Session:
         task: Any = trainer.task
         for path in write_forecast(forecast_table(trainer.bare_model, task, data), self.folder.predictions):
             self.terminal.say(f"forecast of the {data.options.horizon} rows after the end of the data: {path}")
+
+    def _report(self, trainer: Trainer, summary: dict[str, Any], data: ForecastData, test: Windows) -> None:
+        from accel_trainer.reporting.examples import example_forecasts
+        from accel_trainer.reporting.page import write_report
+
+        task: Any = trainer.task
+        examples = example_forecasts(trainer.bare_model, task, data, test)
+        page = write_report(self.folder, summary, read_rows(self.folder.metrics), examples)
+        self.terminal.say(f"report: {page}")
 
     def _show(self, summary: dict[str, Any]) -> None:
         windows = summary["protocol"]["test_windows"]

@@ -6,7 +6,8 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from accel_trainer.checkpoints.store import versions
-from accel_trainer.scoring import report, verdict
+from accel_trainer.metrics.verdict import verdict
+from accel_trainer.scoring import report
 
 if TYPE_CHECKING:
     from accel_trainer.config import RunConfig

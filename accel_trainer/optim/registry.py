@@ -134,12 +134,14 @@ def check_optimizer(name: str, options: Mapping[str, Any]) -> None:
     """
     if ":" in name:
         module, _, attribute = name.partition(":")
-        if not module or not attribute.isidentifier():
+        if not all(part.isidentifier() for part in (*module.split("."), attribute)):
             raise ConfigError("optimizer.name", f"{name!r} is not of the form module:Class")
         return
     if name not in OPTIMIZERS:
         known = ", ".join(OPTIMIZERS)
-        raise ConfigError("optimizer.name", f"unknown optimizer {name!r}{nearest(name, OPTIMIZERS)} (known: {known})")
+        raise ConfigError(
+            "optimizer.name", f"unknown optimizer {name!r}{nearest(name.lower(), OPTIMIZERS)} (known: {known})"
+        )
     build_options(OPTIMIZERS[name].options, options, "optimizer.options")
 
 
@@ -158,6 +160,8 @@ def create_optimizer(options: OptimizerOptions, model: nn.Module) -> Optimizer:
     groups = parameter_groups(model, options.weight_decay, decay_all=options.decay_all)
     if ":" in options.name:
         target = import_object("optimizer.name", options.name)
+        if not callable(target):
+            raise ConfigError("optimizer.name", f"{options.name} is a {type(target).__name__}, not a class")
         arguments = {"lr": options.lr, **options.options}
         accepted = inspect.signature(target).parameters
         if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
