@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from accel_trainer.checkpoints.files import digest, read_json, write_json
+from accel_trainer.checkpoints.files import digest, finite, read_json, write_json
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -19,7 +20,14 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    write_json(folder / NAME, {"format": FORMAT, **facts, "files": files})
+    content = {"format": FORMAT, **facts, "files": files}
+    write_json(folder / NAME, {**content, "sha256": _own_digest(content)})
+
+
+def _own_digest(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of what a manifest says: what it tells about the run has to be as trustworthy as the files."""
+    text = json.dumps(finite(content), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def problem(folder: Path) -> str | None:
@@ -30,10 +38,12 @@ def problem(folder: Path) -> str | None:
         return f"no {NAME}"
     except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
         return f"{NAME} cannot be read: {error}"
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict) or not manifest["files"]:
         return f"{NAME} lists no files"
     if not isinstance(manifest.get("format"), int) or manifest["format"] > FORMAT:
         return f"format {manifest.get('format')} is newer than this version reads ({FORMAT})"
+    if manifest.pop("sha256", None) != _own_digest(manifest):
+        return f"{NAME} has changed (its digest differs)"
     for name, listed in manifest["files"].items():
         relative = PurePosixPath(name)
         if relative.is_absolute() or ".." in relative.parts:

@@ -10,7 +10,7 @@ from accel_trainer.reporting.words import (
     coefficient,
     counted,
     elapsed,
-    gain,
+    gained,
     is_number,
     number,
     score,
@@ -112,7 +112,7 @@ def _tiles(run: Material) -> Html:
         (coefficient(test.get("r2")), "test R²"),
     ]
     if name := run.strongest_baseline:
-        tiles.append((gain(test.get("mse"), run.summary["baselines"][name].get("mse")), f"MSE gain on {name}"))
+        tiles.append((gained(test.get("mse"), run.summary["baselines"][name].get("mse")), f"MSE gain on {name}"))
     tiles.append((number(training.get("parameters")), "parameters"))
     if is_number(seconds := run.summary.get("timings", {}).get("training")):
         tiles.append((elapsed(seconds), "training time"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from accel_trainer.reporting import figures
 from accel_trainer.reporting.markup import Html, join, paragraph, section, table, tag
 from accel_trainer.reporting.svg import key
-from accel_trainer.reporting.words import NOTHING, coefficient, counted, gain, is_number, moment, number, score
+from accel_trainer.reporting.words import NOTHING, coefficient, counted, gained, is_number, moment, number, score
 
 if TYPE_CHECKING:
     from accel_trainer.reporting.examples import Examples
@@ -23,7 +23,7 @@ def baselines(run: Material) -> Html | None:
     rows: list[list[Any]] = []
     for line, (name, scores) in enumerate(run.scores.items()):
         errors = [score(scores.get(metric)) for metric in ("mse", "mae", "rmse")]
-        ours = gain(mse, scores.get("mse")) if line else ""
+        ours = gained(mse, scores.get("mse")) if line else ""
         rows.append([tag("span", key(line), name, class_="name"), *errors, coefficient(scores.get("r2")), ours])
     windows = summary.get("protocol", {}).get("test_windows")
     which = f"All {windows:,} test windows" if is_number(windows) else "All test windows"
@@ -139,7 +139,7 @@ def sensors(run: Material) -> Html | None:
         )
         cells = [entry["sensor"], entry.get("unit") or NOTHING]
         cells += [number(physical.get("mae")), number(physical.get("rmse")), coefficient(entry.get("r2"))]
-        cells += [gain(mse, theirs.get(entry["sensor"]))] if strongest else []
+        cells += [gained(mse, theirs.get(entry["sensor"]))] if strongest else []
         rows.append([*cells, join(score(mse), bar)])
     names = ["sensor", "unit", "MAE (unit)", "RMSE (unit)", "R²"]
     names += [f"MSE gain on {strongest}"] if strongest else []

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from accel_trainer.metrics.verdict import gain
+
 NOTHING = "–"
 
 
@@ -35,11 +37,11 @@ def coefficient(value: Any) -> str:
     return f"{value:.4f}".replace("-", "−") if is_number(value) and abs(value) < 1e3 else number(value)
 
 
-def gain(mse: Any, other: Any) -> str:
+def gained(mse: Any, other: Any) -> str:
     """Return by how much an MSE lies below another one, in percent; below 0 it lies above."""
     if not (is_number(mse) and is_number(other)) or not other:
         return NOTHING
-    percent = round((1 - mse / other) * 100, 1) + 0.0  # -0.0 becomes 0.0
+    percent = round(gain(mse, other) * 100, 1) + 0.0  # -0.0 becomes 0.0
     return f"{percent:+.1f} %".replace("-", "−") if percent else "0.0 %"
 
 
