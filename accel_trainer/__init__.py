@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from accel_trainer.config import RunConfig
-    from accel_trainer.forecast_data import ForecastData
+    from accel_trainer.run.forecast_data import ForecastData
+    from accel_trainer.run.trained import Trained
     from accel_trainer.tasks.forecasting import ForecastingTask
-    from accel_trainer.trained import Trained
     from accel_trainer.trainer.loop import Trainer
 
 __version__ = "0.1.0"
@@ -18,10 +18,10 @@ __all__ = ["ForecastData", "ForecastingTask", "RunConfig", "Trained", "Trainer",
 
 # Imported on first use: `--help` and a mistake in a config file answer without waiting for torch.
 _HOMES = {
-    "ForecastData": "accel_trainer.forecast_data",
+    "ForecastData": "accel_trainer.run.forecast_data",
     "ForecastingTask": "accel_trainer.tasks.forecasting",
     "RunConfig": "accel_trainer.config",
-    "Trained": "accel_trainer.trained",
+    "Trained": "accel_trainer.run.trained",
     "Trainer": "accel_trainer.trainer.loop",
 }
 

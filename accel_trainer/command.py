@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from accel_trainer.errors import ExitCode, LaunchError, RunLockedError, UserError
 from accel_trainer.launching import rank
-from accel_trainer.run_folder import RunFolder
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.settings import SettingsError
 
 if TYPE_CHECKING:

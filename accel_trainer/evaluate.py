@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def configuration_of(extras: dict[str, str]) -> Any:
     """Return the configuration that a ``--checkpoint`` was trained with; needs no torch."""
-    from accel_trainer.trained import Trained
+    from accel_trainer.run.trained import Trained
 
     if "checkpoint" not in extras:
         raise UserError("--checkpoint is missing: a run folder such as runs/bhm, a checkpoint or a model folder")
@@ -65,14 +65,13 @@ def evaluate(settings: Settings, split: str) -> dict[str, Any]:
         UserError: checkpoint and data do not fit together.
     """
     from accel_trainer.checkpoints.files import write_json
-    from accel_trainer.forecast_data import ForecastData
     from accel_trainer.launching import check_processes
     from accel_trainer.metrics.verdict import verdict
-    from accel_trainer.scoring import Baselines, report
-    from accel_trainer.session import machine_line
+    from accel_trainer.run.scoring import Baselines, report
+    from accel_trainer.run.session import machine_line
+    from accel_trainer.run.trained import Trained
     from accel_trainer.tasks.forecasting import ForecastingTask
     from accel_trainer.terminal import Terminal, results_table, sensors_table
-    from accel_trainer.trained import Trained
     from accel_trainer.trainer.evaluation import Evaluator
     from accel_trainer.trainer.precision import create_accelerator
 
@@ -85,7 +84,7 @@ def evaluate(settings: Settings, split: str) -> dict[str, Any]:
     terminal.say(f"weights: {trained.folder}")
     model = trained.load_model().to(accelerator.device)
     task = ForecastingTask(model, trained.shape, config.training.loss, config.training.loss_delta)
-    data = ForecastData.for_trained(trained, config.data, accelerator.device, whole=split == "all")
+    data = trained.read_data(config.data, accelerator.device, whole=split == "all")
     for note in data.table.notes:
         terminal.say(f"data: {note}")
     splits = dict(zip(_SPLITS, data.windows(time_features=task.wants_time_features), strict=False))

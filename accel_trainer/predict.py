@@ -46,16 +46,15 @@ def predict(settings: Settings) -> list[Path]:
     Raises:
         UserError: checkpoint and data do not fit together, or the folder cannot be written.
     """
-    from accel_trainer.forecast_data import ForecastData
-    from accel_trainer.prediction import coarsest, forecast_table, write_forecast
+    from accel_trainer.run.prediction import coarsest, forecast_table, write_forecast
+    from accel_trainer.run.trained import Trained
     from accel_trainer.tasks.forecasting import ForecastingTask
     from accel_trainer.terminal import Terminal
-    from accel_trainer.trained import Trained
 
     terminal = Terminal()
     trained = Trained.read(settings.extras["checkpoint"])
     model = trained.load_model()
-    data = ForecastData.for_trained(trained, settings.config.data, "cpu", whole=True)
+    data = trained.read_data(settings.config.data, "cpu", whole=True)
     for note in data.table.notes:
         terminal.say(f"data: {note}")
     table = forecast_table(model, ForecastingTask(model, trained.shape), data)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from accel_trainer.command import Outcome, run_command
 from accel_trainer.errors import ExitCode, UserError, nearest
-from accel_trainer.run_folder import RunFolder
+from accel_trainer.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from accel_trainer.forecast_data import ForecastData
     from accel_trainer.reporting.examples import Examples
+    from accel_trainer.run.forecast_data import ForecastData
 
 _ON_A_PICTURE = 4
 """Sensors of --figure."""
@@ -119,14 +119,13 @@ def forecast_again(folder: RunFolder, sensors: int) -> tuple[Examples, ForecastD
         UserError: there are no weights, or the data cannot be read any more.
     """
     from accel_trainer.checks import check_path
-    from accel_trainer.forecast_data import ForecastData
     from accel_trainer.reporting.examples import example_forecasts
+    from accel_trainer.run.trained import Trained
     from accel_trainer.tasks.forecasting import ForecastingTask
-    from accel_trainer.trained import Trained
 
     trained = Trained.read(folder.path)
     check_path(trained.config.data.path)
-    data = ForecastData.for_trained(trained, trained.config.data)
+    data = trained.read_data(trained.config.data)
     task = ForecastingTask(model := trained.load_model(), trained.shape)
     _, _, test = data.windows(time_features=task.wants_time_features)
     return example_forecasts(model, task, data, test, sensors), data

@@ -10,7 +10,7 @@ from accel_trainer.checks import check_config
 from accel_trainer.command import Outcome, run_command
 from accel_trainer.errors import ExitCode
 from accel_trainer.launching import check_launch, rank
-from accel_trainer.run_folder import RunFolder
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.settings import print_help, read_settings, run_name, to_yaml
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def train(config: RunConfig, outcome: Outcome | None = None) -> ExitCode:
             notes = [f"the earlier run was set aside in {folder.set_aside()}"]
             folder.unlock()
             folder.lock()
-    from accel_trainer.session import Session
+    from accel_trainer.run.session import Session
 
     try:
         return Session(config, folder, notes).run()

@@ -16,6 +16,8 @@ from accel_trainer.checkpoints.manifest import problem, write_manifest
 from accel_trainer.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from accelerate import Accelerator
     from torch import Tensor, nn
 
@@ -95,14 +97,13 @@ class Store:
         """
         name = f"step-{step:08d}"
         staging, final = self.root / f"{_STAGING}{name}", self.root / name
-        failure = [""]
-        try:
+
+        def stage() -> None:
             if accelerator.is_main_process:
                 shutil.rmtree(staging, ignore_errors=True)
                 staging.mkdir(parents=True)
-            accelerator.wait_for_everyone()
-            self._save_state(accelerator, staging)
-            accelerator.wait_for_everyone()
+
+        def commit() -> None:
             if accelerator.is_main_process:
                 for extra, content in {**self._files, STATE: own_state}.items():
                     write_json(staging / extra, content)
@@ -113,14 +114,14 @@ class Store:
                 staging.rename(final)
                 sync(self.root)
                 self._rotate(step, protect)
-        except OSError as error:
-            failure = [f"{final}: the checkpoint could not be written: {error}; older ones are untouched"]
-        if accelerator.num_processes > 1:
-            from accelerate.utils import broadcast_object_list
 
-            broadcast_object_list(failure)
-        if failure[0]:
-            raise CheckpointError(failure[0])
+        for action in (stage, lambda: self._save_state(accelerator, staging), commit):
+            if failure := together(action):
+                if accelerator.is_main_process:
+                    shutil.rmtree(staging, ignore_errors=True)  # what is half there fills a disk for nothing
+                raise CheckpointError(
+                    f"{final}: the checkpoint could not be written: {failure}; older ones are untouched"
+                )
         return final
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
@@ -187,6 +188,22 @@ class Store:
             final.rename(aside)
 
 
+def together(action: Callable[[], None]) -> str:
+    """Write something on all processes; return what went wrong on any of them, ``""`` when nothing did.
+
+    All learn of it: a process that failed alone would leave the others waiting for it.
+    """
+    from accelerate.utils import gather_object
+    from safetensors import SafetensorError
+
+    failure = ""
+    try:
+        action()
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is each of them, depending on who writes
+        failure = str(error) or type(error).__name__
+    return next((said for said in gather_object([failure]) if said), "")
+
+
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
     others = {name: version(name) for name in ("torch", "accelerate", "numpy", "safetensors")}
@@ -199,12 +216,13 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     Raises:
         CheckpointError: a name or a shape differs; the first few are listed.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = folder / WEIGHTS
     try:
         weights = load_file(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
     own = model.state_dict()
     missing = [name for name in own if name not in weights]

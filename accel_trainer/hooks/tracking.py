@@ -10,9 +10,9 @@ from accel_trainer.trainer.hooks import Hook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from accel_trainer.config import TrackingOptions
-    from accel_trainer.run_folder import RunFolder
     from accel_trainer.tracking.feed import TrackerFeed
     from accel_trainer.trainer.hooks import Request, Row
     from accel_trainer.trainer.loop import Trainer
@@ -23,7 +23,7 @@ class Tracking(Hook):
 
     Args:
         options: which trackers, and where to.
-        folder: of the run.
+        metrics: the file of :class:`~accel_trainer.hooks.metrics_file.MetricsFile`, in the run's folder.
         config: the resolved configuration, as the tracker shows it.
         say: prints one line for people.
     """
@@ -31,9 +31,9 @@ class Tracking(Hook):
     name = "tracking"
 
     def __init__(
-        self, options: TrackingOptions, folder: RunFolder, config: dict[str, Any], say: Callable[[str], None]
+        self, options: TrackingOptions, metrics: Path, config: dict[str, Any], say: Callable[[str], None]
     ) -> None:
-        self._options, self._folder, self._config, self._say = options, folder, config, say
+        self._options, self._metrics, self._config, self._say = options, metrics, config, say
         self._feed: TrackerFeed | None = None
 
     def on_train_start(self, trainer: Trainer) -> Request | None:
@@ -43,11 +43,11 @@ class Tracking(Hook):
         self._feed = open_feed(
             trainer.accelerator,
             self._options,
-            run_dir=self._folder.path,
-            run_name=self._folder.path.name,
+            run_dir=self._metrics.parent,
+            run_name=self._metrics.parent.name,
             run_id=trainer.state.tracker_run_id,
             config=self._config,
-            earlier_rows=read_rows(self._folder.metrics),
+            earlier_rows=read_rows(self._metrics),
         )
         if self._feed is not None:
             trainer.state.tracker_run_id = self._feed.run_id

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from accel_trainer.data.table import ClockKind
     from accel_trainer.data.windows import Windows
-    from accel_trainer.forecast_data import ForecastData
+    from accel_trainer.run.forecast_data import ForecastData
     from accel_trainer.tasks.forecasting import ForecastingTask
 
 _FORECASTS = 10

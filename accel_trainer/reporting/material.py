@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from accel_trainer.reporting.examples import Examples
-    from accel_trainer.run_folder import RunFolder
+    from accel_trainer.run.folder import RunFolder
 
 _ONLY_PLACES = ("run.name", "run.dir", "run.resume")
 """Options that say where a run lives, not what it is."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from accel_trainer.reporting.examples import Examples
-    from accel_trainer.run_folder import RunFolder
+    from accel_trainer.run.folder import RunFolder
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """Should a name ever slip through as markup, the browser still loads and runs nothing."""

@@ -23,14 +23,14 @@ from accel_trainer.data.scale import Scaler
 from accel_trainer.data.split import Rows, Splits
 from accel_trainer.data.table import Clock, Table
 from accel_trainer.errors import UserError
-from accel_trainer.forecast_data import ForecastData
 from accel_trainer.hooks.metrics_file import read_rows
 from accel_trainer.models.registry import create_model
 from accel_trainer.reporting.examples import choose_sensors, example_forecasts
 from accel_trainer.reporting.markup import Html, tag
 from accel_trainer.reporting.page import write_report
 from accel_trainer.reporting.words import later, moment, number, span
-from accel_trainer.run_folder import RunFolder
+from accel_trainer.run.folder import RunFolder
+from accel_trainer.run.forecast_data import ForecastData
 from accel_trainer.settings import from_dict
 from accel_trainer.tasks.forecasting import ForecastingTask
 from tests.helpers.runs import command, run

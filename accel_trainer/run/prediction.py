@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from accel_trainer.forecast_data import ForecastData
+    from accel_trainer.run.forecast_data import ForecastData
     from accel_trainer.tasks.forecasting import ForecastingTask
 
 STEM = "forecast"

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import broadcast_object_list
 
-from accel_trainer.changes import compare
 from accel_trainer.checkpoints.store import Checkpoint, Store
 from accel_trainer.errors import CheckpointError, ConfigError, UserError
+from accel_trainer.run.changes import compare
 from accel_trainer.settings import from_dict, read_yaml
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from accel_trainer.config import RunConfig
-    from accel_trainer.run_folder import RunFolder
+    from accel_trainer.run.folder import RunFolder
 
 
 @dataclass

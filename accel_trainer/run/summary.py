@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from accel_trainer.checkpoints.store import versions
 from accel_trainer.metrics.verdict import verdict
-from accel_trainer.scoring import report
+from accel_trainer.run.scoring import report
 
 if TYPE_CHECKING:
     from accel_trainer.config import RunConfig
-    from accel_trainer.forecast_data import ForecastData
-    from accel_trainer.scoring import Baselines
+    from accel_trainer.run.forecast_data import ForecastData
+    from accel_trainer.run.scoring import Baselines
     from accel_trainer.tasks.base import Meter
     from accel_trainer.trainer.loop import Trainer
 

@@ -11,7 +11,7 @@ import torch
 from accel_trainer.data.calendar import calendar_features, calendar_names
 from accel_trainer.data.scale import Scaler
 from accel_trainer.data.sources import choose_sensors, read_table
-from accel_trainer.data.split import Rows, Splits, split_rows
+from accel_trainer.data.split import Splits, split_rows
 from accel_trainer.data.windows import Batch, Series, Windows
 from accel_trainer.errors import DataError
 from accel_trainer.models.registry import ForecastShape
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from accel_trainer.config import DataOptions
+    from accel_trainer.data.split import Rows
     from accel_trainer.data.table import Table
-    from accel_trainer.trained import Trained
 
 _DAY = 86400.0
 _SHARE_OF_DEVICE = 0.25
@@ -58,35 +58,6 @@ class ForecastData:
         table, targets = choose_sensors(read_table(options), options.targets, options.covariates)
         splits = split_rows(table, options.split, options.context, options.horizon)
         return cls(table, targets, splits, Scaler.fit(table, splits.train), options, torch.device(device))
-
-    @classmethod
-    def for_trained(
-        cls, trained: Trained, options: DataOptions, device: torch.device | str = "cpu", *, whole: bool = False
-    ) -> ForecastData:
-        """Read a source for a trained model: its sensors by name, its scaler instead of a new one.
-
-        Args:
-            trained: whose sensors and scaler are used.
-            options: which source.
-            device: where batches are wanted.
-            whole: take all rows as the test split, whatever the options say about splits.
-
-        Raises:
-            DataError: a sensor is missing, or the rows are not as far apart as those of the training.
-        """
-        table = read_table(options).select(trained.scaler.sensors)
-        if abs(table.clock.period - trained.period) > 1e-3 * trained.period:
-            raise DataError(
-                f"{options.path}: one row every {table.clock.period:g} s, but the model was trained on one every "
-                f"{trained.period:g} s"
-            )
-        everything = Rows(0, len(table))
-        splits = (
-            Splits(everything, everything, everything)
-            if whole
-            else split_rows(table, options.split, options.context, options.horizon)
-        )
-        return cls(table, trained.shape.targets, splits, trained.scaler, options, torch.device(device))
 
     @property
     def shape(self) -> ForecastShape:

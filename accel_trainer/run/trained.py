@@ -12,16 +12,19 @@ from accel_trainer.checkpoints.files import read_json, sync_tree, write_json, wr
 from accel_trainer.checkpoints.manifest import problem, write_manifest
 from accel_trainer.checkpoints.store import WEIGHTS, Store, load_weights
 from accel_trainer.data.scale import Scaler
-from accel_trainer.errors import CheckpointError, ConfigError, nearest
+from accel_trainer.data.sources import read_table
+from accel_trainer.data.split import Rows, Splits, split_rows
+from accel_trainer.errors import CheckpointError, ConfigError, DataError, nearest
 from accel_trainer.models.registry import ForecastShape, create_model
-from accel_trainer.run_folder import RunFolder
+from accel_trainer.run.folder import RunFolder
 from accel_trainer.settings import from_dict, to_dict
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
-    from accel_trainer.config import RunConfig
-    from accel_trainer.forecast_data import ForecastData
+    from accel_trainer.config import DataOptions, RunConfig
+    from accel_trainer.run.forecast_data import ForecastData
 
 DESCRIPTION, SCALER, CARD = "config.json", "scaler.json", "README.md"
 
@@ -91,6 +94,36 @@ class Trained:
         model = create_model(self.config.model.name, self.shape, self.config.model.options)
         load_weights(self.folder, model)
         return model.eval()
+
+    def read_data(
+        self, options: DataOptions, device: torch.device | str = "cpu", *, whole: bool = False
+    ) -> ForecastData:
+        """Read a source for this model: its sensors by name in any order, its scaler instead of a new one.
+
+        Args:
+            options: which source.
+            device: where batches are wanted.
+            whole: take all rows as the test split, whatever the options say about splits.
+
+        Raises:
+            DataError: a sensor is missing, or the rows are not as far apart as those of the training.
+        """
+        import torch
+
+        from accel_trainer.run.forecast_data import ForecastData
+
+        table = read_table(options).select(self.scaler.sensors)
+        if abs(table.clock.period - self.period) > 1e-3 * self.period:
+            raise DataError(
+                f"{options.path}: one row every {table.clock.period:g} s, but the model was trained on one every "
+                f"{self.period:g} s"
+            )
+        everything = Rows(0, len(table))
+        if whole:
+            splits = Splits(everything, everything, everything)
+        else:
+            splits = split_rows(table, options.split, options.context, options.horizon)
+        return ForecastData(table, self.shape.targets, splits, self.scaler, options, torch.device(device))
 
     @property
     def run_folder(self) -> Path:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from accel_trainer.data.samples import Samples
     from accel_trainer.data.windows import Windows
-    from accel_trainer.forecast_data import ForecastData
     from accel_trainer.models.registry import ForecastShape
+    from accel_trainer.run.forecast_data import ForecastData
     from accel_trainer.tasks.base import Meter
     from accel_trainer.trainer.evaluation import Evaluator
 

@@ -13,7 +13,6 @@ from accel_trainer import __version__
 from accel_trainer.checkpoints.files import write_json
 from accel_trainer.checkpoints.store import Store, load_weights
 from accel_trainer.errors import ExitCode
-from accel_trainer.forecast_data import ForecastData
 from accel_trainer.hooks.checkpointing import Checkpointing
 from accel_trainer.hooks.early_stopping import EarlyStopping
 from accel_trainer.hooks.metrics_file import MetricsFile, read_rows
@@ -22,14 +21,15 @@ from accel_trainer.hooks.signals import Signals
 from accel_trainer.hooks.tracking import Tracking
 from accel_trainer.launching import check_processes, micro_batches_from_environment
 from accel_trainer.models.registry import create_model
-from accel_trainer.prediction import forecast_table, write_forecast
-from accel_trainer.resume import find_start
-from accel_trainer.scoring import Baselines, report
+from accel_trainer.run.forecast_data import ForecastData
+from accel_trainer.run.prediction import forecast_table, write_forecast
+from accel_trainer.run.resume import find_start
+from accel_trainer.run.scoring import Baselines, report
+from accel_trainer.run.summary import model_card, summarise
+from accel_trainer.run.trained import describe, export
 from accel_trainer.settings import to_dict, to_yaml
-from accel_trainer.summary import model_card, summarise
 from accel_trainer.tasks.forecasting import ForecastingTask
 from accel_trainer.terminal import Terminal, results_table, sensors_table
-from accel_trainer.trained import describe, export
 from accel_trainer.trainer.loop import Trainer
 from accel_trainer.trainer.precision import create_accelerator
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from accel_trainer.config import RunConfig
     from accel_trainer.data.windows import Windows
-    from accel_trainer.run_folder import RunFolder
+    from accel_trainer.run.folder import RunFolder
     from accel_trainer.trainer.hooks import Hook
 
 
@@ -93,7 +93,7 @@ class Session:
             store.clear_staging()
             self.folder.write_config(to_yaml(config))
             self.folder.write_status("running")
-        tracking = Tracking(config.tracking, self.folder, to_dict(config), terminal.say)
+        tracking = Tracking(config.tracking, self.folder.metrics, to_dict(config), terminal.say)
         trainer = Trainer(
             model,
             task,
