@@ -16,8 +16,6 @@ from accel_trainer.checkpoints.manifest import problem, write_manifest
 from accel_trainer.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from accelerate import Accelerator
     from torch import Tensor, nn
 
@@ -95,33 +93,40 @@ class Store:
         Raises:
             CheckpointError: it could not be written; older checkpoints are untouched.
         """
+        from safetensors import SafetensorError
+
         name = f"step-{step:08d}"
         staging, final = self.root / f"{_STAGING}{name}", self.root / name
 
         def stage() -> None:
-            if accelerator.is_main_process:
-                shutil.rmtree(staging, ignore_errors=True)
-                staging.mkdir(parents=True)
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
 
         def commit() -> None:
-            if accelerator.is_main_process:
-                for extra, content in {**self._files, STATE: own_state}.items():
-                    write_json(staging / extra, content)
-                facts = {"step": step, "processes": accelerator.num_processes, **self._facts, "versions": versions()}
-                write_manifest(staging, facts)
-                sync_tree(staging)
-                self._set_aside(final)
-                staging.rename(final)
-                sync(self.root)
-                self._rotate(step, protect)
+            for extra, content in {**self._files, STATE: own_state}.items():
+                write_json(staging / extra, content)
+            facts = {"step": step, "processes": accelerator.num_processes, **self._facts, "versions": versions()}
+            write_manifest(staging, facts)
+            sync_tree(staging)
+            self._set_aside(final)
+            staging.rename(final)
+            sync(self.root)
+            self._rotate(step, protect)
 
-        for action in (stage, lambda: self._save_state(accelerator, staging), commit):
-            if failure := together(action):
+        # After each part the processes tell each other whether it went well: one that gave up alone would leave the
+        # others waiting for it.
+        for part, main_only in ((stage, True), (lambda: self._save_state(accelerator, staging), False), (commit, True)):
+            trouble = ""
+            if accelerator.is_main_process or not main_only:
+                try:
+                    part()
+                except (OSError, RuntimeError, SafetensorError) as error:
+                    # A full disk is each of them, depending on who writes.
+                    trouble = str(error) or type(error).__name__
+            if trouble := next(filter(None, _from_all(accelerator, trouble)), ""):
                 if accelerator.is_main_process:
                     shutil.rmtree(staging, ignore_errors=True)  # what is half there fills a disk for nothing
-                raise CheckpointError(
-                    f"{final}: the checkpoint could not be written: {failure}; older ones are untouched"
-                )
+                raise CheckpointError(f"{final}: could not be written: {trouble}; older checkpoints are untouched")
         return final
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
@@ -188,20 +193,14 @@ class Store:
             final.rename(aside)
 
 
-def together(action: Callable[[], None]) -> str:
-    """Write something on all processes; return what went wrong on any of them, ``""`` when nothing did.
-
-    All learn of it: a process that failed alone would leave the others waiting for it.
-    """
+def _from_all(accelerator: Accelerator, text: str) -> list[str]:
+    """Return what each process says."""
+    if accelerator.num_processes == 1:
+        return [text]
     from accelerate.utils import gather_object
-    from safetensors import SafetensorError
 
-    failure = ""
-    try:
-        action()
-    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is each of them, depending on who writes
-        failure = str(error) or type(error).__name__
-    return next((said for said in gather_object([failure]) if said), "")
+    said: list[str] = gather_object([text])
+    return said
 
 
 def versions() -> dict[str, str]:

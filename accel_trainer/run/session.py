@@ -26,7 +26,7 @@ from accel_trainer.run.prediction import forecast_table, write_forecast
 from accel_trainer.run.resume import find_start
 from accel_trainer.run.scoring import Baselines, report
 from accel_trainer.run.summary import model_card, summarise
-from accel_trainer.run.trained import describe, export
+from accel_trainer.run.trained import Trained, describe, export
 from accel_trainer.settings import to_dict, to_yaml
 from accel_trainer.tasks.forecasting import ForecastingTask
 from accel_trainer.terminal import Terminal, results_table, sensors_table
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from accelerate import Accelerator
+    from torch import nn
 
     from accel_trainer.config import RunConfig
     from accel_trainer.data.windows import Windows
@@ -84,7 +85,7 @@ class Session:
         for note in start.notes:
             terminal.say(note)
         if start.finished is not None:
-            return self._finished_before(start.finished)
+            return self._finished_before(start.finished, data)
 
         described = describe(config, data)
         facts = {"data_digest": data.table.digest, "batch_size": config.training.batch_size}
@@ -136,9 +137,10 @@ class Session:
             scores = report(trainer.evaluator.measure(trainer.bare_model, test), data)
             baselines = Baselines(self.config.evaluation.baselines, data.shape, train, trainer.evaluator)
             others = baselines.score(test)
-        if self.config.predict.enabled:
-            self._predict(trainer, data)
         if self.main:
+            task: Any = trainer.task
+            if self.config.predict.enabled:
+                self._predict(trainer.bare_model, task, data)
             summary = summarise(self.folder.path.name, self.config, trainer, data, scores, baselines, others)
             summary["timings"] = self.timings
             self._show(summary)
@@ -151,11 +153,8 @@ class Session:
         self.accelerator.wait_for_everyone()
         return self._ended(state.stop.kind, state.stop.reason, state.step)
 
-    def _predict(self, trainer: Trainer, data: ForecastData) -> None:
-        if not self.main:
-            return
-        task: Any = trainer.task
-        for path in write_forecast(forecast_table(trainer.bare_model, task, data), self.folder.predictions):
+    def _predict(self, model: nn.Module, task: ForecastingTask, data: ForecastData) -> None:
+        for path in write_forecast(forecast_table(model, task, data), self.folder.predictions):
             self.terminal.say(f"forecast of the {data.options.horizon} rows after the end of the data: {path}")
 
     def _report(self, trainer: Trainer, summary: dict[str, Any], data: ForecastData, test: Windows) -> None:
@@ -178,13 +177,17 @@ class Session:
             self.terminal.say(f"{name}: {note}")
         self.terminal.say(summary["verdict"])
 
-    def _finished_before(self, summary: dict[str, Any]) -> ExitCode:
+    def _finished_before(self, summary: dict[str, Any], data: ForecastData) -> ExitCode:
         step = summary["training"]["step"]
         self.terminal.say(
             f"this run is finished ({summary['stop_reason']}; step {step}). A higher --training.epochs or "
             "--early_stopping.patience continues it; --run.resume never or another --run.name starts anew"
         )
         self._show(summary)
+        if self.config.predict.enabled and self.main:
+            trained = Trained.read(self.folder.path)
+            model = trained.load_model().to(self.accelerator.device)
+            self._predict(model, ForecastingTask(model, trained.shape), data)
         return self._ended(summary["stop_kind"], summary["stop_reason"], step)
 
     def _ended(self, kind: str, reason: str, step: int) -> ExitCode:

@@ -94,7 +94,7 @@ class Stepper:
         """
         scaler = self._accelerator.scaler
         if scaler is not None:
-            self._accelerator.unscale_gradients(self._optimizer)
+            scaler.unscale_(getattr(self._optimizer, "optimizer", self._optimizer))  # inside Accelerate's wrapper
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         # Reduced gradients are equal on all processes, and so is this decision: it needs no collective of its own.
