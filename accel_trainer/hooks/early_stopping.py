@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from accel_trainer.trainer.hooks import Hook, Request
@@ -86,10 +86,10 @@ class EarlyStopping(Hook):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counter; the options belong to the configuration."""
-        return {key: asdict(self.count)[key] for key in ("best", "waited")}
+        """Return the counter and what it counts; the options belong to the configuration."""
+        return {"monitor": self.monitor, "best": self.count.best, "waited": self.count.waited}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the counter back and keep the options of now."""
-        self.count.best = state.get("best")
-        self.count.waited = state.get("waited", 0)
+        """Take the counter back and keep the options of now; another metric is counted anew."""
+        same = state.get("monitor") == self.monitor
+        self.count.best, self.count.waited = (state["best"], state["waited"]) if same else (None, 0)

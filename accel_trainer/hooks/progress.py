@@ -89,12 +89,13 @@ class ProgressBar(Hook):
         speed = (windows - self._evaluated[1]) / max(now - self._evaluated[0], 1e-9)
         self._evaluated = self._last = (now, windows)
         loss = sum(self._losses) / len(self._losses) if self._losses else None
-        shown = {name: value for name, value in metrics.items() if name != "val/loss"}
+        shown = {"train/loss": loss, **{name: value for name, value in metrics.items() if name != "val/loss"}}
+        widths = {name: max(11, len(name) + 2) for name in shown}
         if not self._headed:
             self._headed = True
-            names = "".join(f"{name:>11}" for name in ("train/loss", *shown, "windows/s"))
-            self._terminal.say(f"{'epoch':>7}{'step':>9}{names}")
-        figures = "".join(f"{figure(value):>11}" for value in (loss, *shown.values()))
+            names = "".join(f"{name:>{width}}" for name, width in widths.items())
+            self._terminal.say(f"{'epoch':>7}{'step':>9}{names}{'windows/s':>11}")
+        figures = "".join(f"{figure(value):>{widths[name]}}" for name, value in shown.items())
         best = trainer.state.best
         mark = "  best" if best is not None and best.step == trainer.state.step else ""
         self._terminal.say(f"{trainer.epoch:7.2f}{trainer.state.step:9,d}{figures}{speed:11,.0f}{mark}")

@@ -259,6 +259,8 @@ class Trainer:
         self.state = TrainState.from_dict(own_state["trainer"])
         # Whether the reason to stop still holds is for the plan and the hooks of now to say.
         self.state.stop, self.state.nonfinite = None, 0
+        if self.state.best is not None and self.state.best.metric != self.config.early_stopping.monitor:
+            self.state.best = None  # a value of another metric is no mark for this one
         self.schedule.set(self.state.updates)
         for hook in self.hooks:
             hook.load_state_dict(own_state["hooks"].get(hook.name, {}))

@@ -17,7 +17,7 @@ seeds = st.integers(0, 2**63 - 1)
 @given(
     count=st.integers(1, 400), world=st.integers(1, 17), micro=st.none() | st.integers(1, 60), parts=st.integers(1, 9)
 )
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_processes_and_passes_share_exactly_the_windows_of_the_step(count, world, micro, parts):
     indices = np.random.default_rng(count).permutation(10**6)[:count]
     shares = [share(indices, rank, world, micro, parts) for rank in range(world)]
@@ -26,7 +26,7 @@ def test_processes_and_passes_share_exactly_the_windows_of_the_step(count, world
     assert len({len(own) for own in shares}) == 1, "every process takes part in every synchronisation"
     for part in (part for own in shares for part in own):
         assert len(part.indices) >= 1
-        assert np.isin(part.indices, indices).all()
+        assert set(part.indices.tolist()) <= set(indices.tolist())
         if micro is not None:
             assert len(part.indices) <= micro
     sizes = [sum(len(part.indices) for part in own if part.counts) for own in shares]
@@ -65,7 +65,7 @@ def test_a_step_is_the_same_whatever_was_asked_before(count, batch, seed, data):
         assert np.array_equal(StepPlan(count, batch, 3, None, seed).indices(step), indices)
 
 
-@pytest.mark.parametrize("batch", [1, 7, 64, 8191, 8192, 8193, 20_000, 30_000])
+@pytest.mark.parametrize("batch", [64, 1000, 8191, 8192, 8193, 20_000, 30_000])
 def test_long_epochs_are_read_in_blocks_without_a_seam(batch):
     count = 20_001
     plan = StepPlan(count, batch, 1, None, 3)
