@@ -184,7 +184,7 @@ class Session:
             "--early_stopping.patience continues it; --run.resume never or another --run.name starts anew"
         )
         self._show(summary)
-        if self.config.predict.enabled and self.main:
+        if self.config.predict.enabled and self.main and not self.folder.predictions.exists():
             trained = Trained.read(self.folder.path)
             model = trained.load_model().to(self.accelerator.device)
             self._predict(model, ForecastingTask(model, trained.shape), data)

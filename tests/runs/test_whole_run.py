@@ -123,3 +123,10 @@ def test_config_from_a_file_and_flags_after_it(tmp_path: Path) -> None:
         tmp_path,
     )
     assert len(rows(tmp_path / "runs/n")) == 3
+
+
+def test_a_forecast_can_be_asked_for_afterwards(tmp_path: Path) -> None:
+    run(command(tmp_path, "late", training__max_steps=3))
+    done = run([*command(tmp_path, "late", training__max_steps=3), "--do_predict"])
+    assert "finished" in done.stdout
+    assert (tmp_path / "late/predictions/forecast.csv").is_file()
