@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, NoReturn
 
 from accel_trainer.errors import ExitCode, LaunchError, RunLockedError, UserError
 from accel_trainer.launching import rank
@@ -13,6 +15,7 @@ from accel_trainer.settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
 
 class Outcome:
@@ -26,15 +29,27 @@ class Outcome:
         self.folder: RunFolder | None = None
 
     def failed(self, code: ExitCode, reason: str) -> None:
+        """Say in status.json that the command failed."""
+        self.ended("failed", code, reason)
+
+    def ended(self, status: str, code: ExitCode, reason: str) -> None:
         """Write status.json, unless the folder is unknown or belongs to a live run."""
         if self.folder is None or not _speaks():
             return
         try:
             if not self.folder.locked:
                 self.folder.lock()
-            self.folder.write_status("failed", code, reason)
+            self.folder.write_status(status, code, reason)
         except (UserError, OSError) as error:
             print(f"{self.folder.status}: not written: {error}", file=sys.stderr)
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM came while nothing was in hand that had to be finished first; no ``except Exception`` may stop it."""
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise _TerminatedError
 
 
 def run_command(body: Callable[[Outcome], ExitCode]) -> int:
@@ -47,8 +62,16 @@ def run_command(body: Callable[[Outcome], ExitCode]) -> int:
     # Read when torch is imported, so it has to be said here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     outcome = Outcome()
+    listens = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if listens else None
     try:
         return int(body(outcome))
+    except _TerminatedError:
+        reason = "SIGTERM received outside of training; the same command goes on from the last checkpoint"
+        outcome.ended("preempted", ExitCode.PREEMPTED, reason)
+        if _speaks():
+            print(reason, file=sys.stderr)
+        return int(ExitCode.PREEMPTED)
     except UserError as error:
         if isinstance(error, SettingsError) and error.run_folder is not None:
             outcome.folder = RunFolder(error.run_folder)
@@ -65,6 +88,9 @@ def run_command(body: Callable[[Outcome], ExitCode]) -> int:
     except BaseException as error:
         outcome.failed(ExitCode.DEFECT, f"{type(error).__name__}: {error}")
         raise
+    finally:
+        if listens:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _speaks() -> bool:

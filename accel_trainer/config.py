@@ -60,7 +60,7 @@ class RunOptions:
                 raise ConfigError("run.name", f"{self.name!r} cannot be a folder's name")
         _check(bool(self.dir), "run.dir", self.dir, "a folder")
         _check(bool(self.resume), "run.resume", self.resume, "auto, never or a path")
-        _check(0 <= self.seed < 2**63, "run.seed", self.seed, "0 to 2**63 - 1")
+        _check(0 <= self.seed < 2**32, "run.seed", self.seed, "0 to 2**32 - 1")
         _at_least(1, "run.expect_processes", self.expect_processes)
 
 

@@ -48,6 +48,10 @@ class ConfigError(UserError):
         self.key = key
         self.problem = problem
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str]]:
+        """Let the error travel to the other processes of a run."""
+        return type(self), (self.key, self.problem)
+
 
 class DataError(UserError):
     """A data file that cannot be read as it is, or that is too short for what was asked of it."""

@@ -22,7 +22,8 @@ _HELP = """Score a trained forecaster and its baselines.
 
   --checkpoint FOLDER   a run (its best weights), a checkpoint or an exported model folder
   --split NAME          train, validation, test or all; by default test, and all rows of another --data.path
-  --json FILE           also write every figure to a JSON file"""
+  --json FILE           also write every figure to a JSON file
+  --trust MODULE:CLASS  load a model of your own; its code runs"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body(_: Outcome) -> ExitCode:
         settings = read_settings(
-            arguments, ("data", "evaluation"), ("checkpoint", "split", "json"), base=configuration_of
+            arguments, ("data", "evaluation"), ("checkpoint", "split", "json", "trust"), base=configuration_of
         )
         if settings.help_only:
             print_command_help("python -m accel_trainer.evaluate", _HELP, ("data", "evaluation"))
@@ -82,7 +83,7 @@ def evaluate(settings: Settings, split: str) -> dict[str, Any]:
     terminal.say(machine_line(accelerator))
     trained = Trained.read(settings.extras["checkpoint"])
     terminal.say(f"weights: {trained.folder}")
-    model = trained.load_model().to(accelerator.device)
+    model = trained.load_model(settings.extras.get("trust")).to(accelerator.device)
     task = ForecastingTask(model, trained.shape, config.training.loss, config.training.loss_delta)
     data = trained.read_data(config.data, accelerator.device, whole=split == "all")
     for note in data.table.notes:

@@ -10,17 +10,20 @@ from accel_trainer.checks import check_fixed, check_path
 from accel_trainer.command import Outcome, run_command
 from accel_trainer.errors import ExitCode
 from accel_trainer.evaluate import configuration_of
+from accel_trainer.launching import rank
 from accel_trainer.settings import print_command_help, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from accel_trainer.settings import Settings
+    from accel_trainer.launching import rank
+from accel_trainer.settings import Settings
 
 _HELP = """Forecast the rows that follow the last row of the data, in physical units.
 
   --checkpoint FOLDER   a run (its best weights), a checkpoint or an exported model folder
-  --out FOLDER          where forecast.parquet and forecast.csv go; by default predictions/ beside the weights' run"""
+  --out FOLDER          where forecast.parquet and forecast.csv go; by default predictions/ beside the weights' run
+  --trust MODULE:CLASS  load a model of your own; its code runs"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,13 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
 
     def body(_: Outcome) -> ExitCode:
-        settings = read_settings(arguments, ("data",), ("checkpoint", "out"), base=configuration_of)
+        settings = read_settings(arguments, ("data",), ("checkpoint", "out", "trust"), base=configuration_of)
         if settings.help_only:
             print_command_help("python -m accel_trainer.predict", _HELP, ("data",))
             return ExitCode.OK
         check_fixed(settings.source)
         check_path(settings.config.data.path)
-        predict(settings)
+        if rank() == 0:  # one forecast, however many processes were started
+            predict(settings)
         return ExitCode.OK
 
     return run_command(body)
@@ -53,7 +57,7 @@ def predict(settings: Settings) -> list[Path]:
 
     terminal = Terminal()
     trained = Trained.read(settings.extras["checkpoint"])
-    model = trained.load_model()
+    model = trained.load_model(settings.extras.get("trust"))
     data = trained.read_data(settings.config.data, "cpu", whole=True)
     for note in data.table.notes:
         terminal.say(f"data: {note}")

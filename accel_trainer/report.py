@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             metavar="FILE",
             help="write one picture of a few forecasts (.png, .svg, .pdf) instead of the page",
         )
+        parser.add_argument("--trust", metavar="MODULE:CLASS", help="load a model of your own; its code runs")
         parser.add_argument("-h", "--help", action="store_true", help="print this and exit")
         options = parser.parse_args(sys.argv[1:] if argv is None else argv)
         if options.help:
@@ -49,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.run is None:
             parser.error("the run's folder is missing, such as runs/bhm")
         folder = run_folder(Path(options.run))
-        print(f"written: {write_figure(folder, Path(options.figure)) if options.figure else write_page(folder)}")
+        figure, trust = options.figure, options.trust
+        print(f"written: {write_figure(folder, Path(figure), trust) if figure else write_page(folder, trust)}")
         return ExitCode.OK
 
     return run_command(body)
@@ -72,7 +74,7 @@ def run_folder(path: Path) -> RunFolder:
     return folder
 
 
-def write_page(folder: RunFolder) -> Path:
+def write_page(folder: RunFolder, trust: str | None = None) -> Path:
     """Write ``report.html`` and return its path; what keeps the pictures from being drawn is said on the page.
 
     Raises:
@@ -88,7 +90,7 @@ def write_page(folder: RunFolder) -> Path:
     except (OSError, ValueError) as error:
         raise UserError(f"{folder.path}: summary.json or metrics.jsonl cannot be read: {error}") from None
     try:
-        examples, data = forecast_again(folder, sensors=6)
+        examples, data = forecast_again(folder, 6, trust)
         trained_on = summary.setdefault("data", data.facts())["digest"]
         if trained_on != data.table.digest:
             remarks.append(
@@ -99,7 +101,7 @@ def write_page(folder: RunFolder) -> Path:
     return write_report(folder, summary, rows, examples, remarks)
 
 
-def write_figure(folder: RunFolder, target: Path) -> Path:
+def write_figure(folder: RunFolder, target: Path, trust: str | None = None) -> Path:
     """Write one picture of a few forecasts and return its path.
 
     Raises:
@@ -107,12 +109,12 @@ def write_figure(folder: RunFolder, target: Path) -> Path:
     """
     from accel_trainer.reporting.figures import write_forecast_picture
 
-    examples, _ = forecast_again(folder, sensors=_ON_A_PICTURE)
+    examples, _ = forecast_again(folder, _ON_A_PICTURE, trust)
     write_forecast_picture(target, examples)
     return target
 
 
-def forecast_again(folder: RunFolder, sensors: int) -> tuple[Examples, ForecastData]:
+def forecast_again(folder: RunFolder, sensors: int, trust: str | None = None) -> tuple[Examples, ForecastData]:
     """Forecast the end of the test rows with the best weights of a run.
 
     Raises:
@@ -126,7 +128,7 @@ def forecast_again(folder: RunFolder, sensors: int) -> tuple[Examples, ForecastD
     trained = Trained.read(folder.path)
     check_path(trained.config.data.path)
     data = trained.read_data(trained.config.data)
-    task = ForecastingTask(model := trained.load_model(), trained.shape)
+    task = ForecastingTask(model := trained.load_model(trust), trained.shape)
     _, _, test = data.windows(time_features=task.wants_time_features)
     return example_forecasts(model, task, data, test, sensors), data
 

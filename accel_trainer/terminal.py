@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,8 @@ def results_table(terminal: Terminal, title: str, model: str, test: dict[str, An
 def sensors_table(terminal: Terminal, test: dict[str, Any], most: int = 12) -> None:
     """Print the errors of each sensor, the worst of them when there are many."""
     entries = [entry for entry in test["per_sensor"] if "physical" in entry]
-    entries.sort(key=lambda entry: -float(entry["mse"]))
+    # An error that is no number, null in a summary that was read back, is the worst of all.
+    entries.sort(key=lambda entry: -math.inf if entry["mse"] is None else -float(entry["mse"]))
     shown = entries[:most]
     title = "Sensors" if len(shown) == len(entries) else f"The {most} hardest of {len(entries)} sensors"
     rows = [

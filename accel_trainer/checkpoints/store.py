@@ -23,6 +23,7 @@ WEIGHTS = "model.safetensors"
 STATE = "state.json"
 _NAME = re.compile(r"step-(\d{8,})")
 _STAGING = ".staging-"
+_SCALER = "scaler.pt"  # Accelerate's name for the state of the GradScaler
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,25 @@ class Checkpoint:
         content: dict[str, Any] = read_json(self.path / MANIFEST)
         return content
 
-    def restore(self, accelerator: Accelerator) -> dict[str, Any]:
-        """Load weights, optimizer and loss scale into what the accelerator prepared; return the trainer's own state."""
+    def load_weights(self, model: nn.Module) -> None:
+        """Load the weights alone into a bare model."""
+        load_weights(self.path, model)
+
+    def restore(self, accelerator: Accelerator) -> None:
+        """Load weights, optimizer and loss scale into what the accelerator prepared."""
 
         def unwrapped(models: list[nn.Module], _folder: str) -> None:
-            models[:] = [accelerator.unwrap_model(model) for model in models]
+            models[:] = [bare(accelerator, model) for model in models]
 
         handle = accelerator.register_load_state_pre_hook(unwrapped)
+        scaler = accelerator.scaler
+        if not (self.path / _SCALER).exists():
+            accelerator.scaler = None  # saved in another precision: the loss scale starts anew
         try:
             accelerator.load_state(str(self.path))
         finally:
+            accelerator.scaler = scaler
             handle.remove()
-        return self.own_state()
 
 
 class Store:
@@ -139,13 +147,31 @@ class Store:
             passed_over.append(f"{path}: {trouble}")
         return None, passed_over
 
+    def path(self, step: int) -> Path:
+        """Return where the checkpoint of a step lies or would lie."""
+        return self.root / f"step-{step:08d}"
+
+    def adopt(self, source: Checkpoint) -> Checkpoint:
+        """Copy another run's verified checkpoint into this folder; return the copy."""
+        staging, final = self.root / f"{_STAGING}{source.path.name}", self.path(source.step)
+        try:
+            shutil.rmtree(staging, ignore_errors=True)
+            shutil.copytree(source.path, staging)
+            sync_tree(staging)
+            self._set_aside(final)
+            staging.rename(final)
+            sync(self.root)
+        except OSError as error:
+            raise CheckpointError(f"{final}: could not be copied from {source.path}: {error}") from None
+        return Checkpoint(final, source.step)
+
     def at(self, step: int) -> Checkpoint:
         """Return the checkpoint of one step.
 
         Raises:
             CheckpointError: it is missing or damaged.
         """
-        path = self.root / f"step-{step:08d}"
+        path = self.path(step)
         trouble = problem(path)
         if trouble:
             raise CheckpointError(f"{path}: {trouble}")
@@ -168,7 +194,7 @@ class Store:
         def bare_names(models: list[nn.Module], weights: list[dict[str, Tensor]], _folder: str) -> None:
             # Accelerate keeps the "module." that DistributedDataParallel puts before every name; without it any
             # number of processes reads the file.
-            weights[:] = [accelerator.unwrap_model(model).state_dict() for model in models]
+            weights[:] = [bare(accelerator, model).state_dict() for model in models]
 
         handle = accelerator.register_save_state_pre_hook(bare_names)
         try:
@@ -178,10 +204,18 @@ class Store:
 
     def _rotate(self, step: int, protect: int | None) -> None:
         """Remove checkpoints older than the newest few, never the best; folders that are no checkpoints stay."""
-        older = sorted(s for s in self._folders() if s <= step)
-        for surplus in older[: -self._keep_last]:
-            if surplus != protect:
-                shutil.rmtree(self.root / f"step-{surplus:08d}")
+        *surplus, _ = older = sorted(s for s in self._folders() if s <= step)
+        kept = older[-self._keep_last :]
+        # Should the newest be damaged one day, an older one is gone back to, and needs the best of its own time.
+        best = {protect} | {self._best_of(s) for s in kept}
+        for number in surplus:
+            if number not in kept and number not in best:
+                shutil.rmtree(self.path(number))
+
+    def _best_of(self, step: int) -> int | None:
+        state = self.path(step) / STATE
+        best = read_json(state).get("trainer", {}).get("best") if state.exists() else None
+        return best["step"] if best else None
 
     @staticmethod
     def _set_aside(final: Path) -> None:
@@ -201,6 +235,12 @@ def _from_all(accelerator: Accelerator, text: str) -> list[str]:
 
     said: list[str] = gather_object([text])
     return said
+
+
+def bare(accelerator: Accelerator, model: nn.Module) -> nn.Module:
+    """Return a model without what Accelerate wraps around it: its weights have the names that it gave them itself."""
+    unwrapped: nn.Module = accelerator.unwrap_model(model, keep_torch_compile=False)
+    return unwrapped
 
 
 def versions() -> dict[str, str]:

@@ -46,7 +46,11 @@ class MetricsFile(Hook):
         for row in rows:
             self._file.write(json.dumps(finite(row), allow_nan=False) + "\n")
         self._file.flush()
-        os.fsync(self._file.fileno())
+
+    def before_checkpoint(self, trainer: Trainer) -> None:
+        """Bring the rows to the disk: those after the last checkpoint are computed again, those before it are not."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Close the file."""

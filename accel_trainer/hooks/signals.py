@@ -43,6 +43,9 @@ class Signals(Hook):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
+        stop = trainer.state.stop
+        if self._received is not None and (stop is None or stop.kind != "preempted"):
+            signal.raise_signal(self._received)  # it came when no step was left to ask in: the program's own to handle
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self._received is signal.SIGINT and number == signal.SIGINT:

@@ -128,6 +128,17 @@ class ForecastData:
             batch["past_time_features"], batch["future_time_features"] = features[:, :length], features[:, length:]
         return batch
 
+    def scaler_notes(self) -> list[str]:
+        """Return what is odd about the training rows, one sentence for each kind."""
+        return [
+            f"{', '.join(names)}: {what} in the training rows, so that z-scores are {scale}."
+            for names, what, scale in (
+                (self.scaler.constant, "constant", "distances in the sensor's own unit"),
+                (self.scaler.unobserved, "never observed", "readings in the sensor's own unit"),
+            )
+            if names
+        ]
+
     def facts(self) -> dict[str, Any]:
         """Return what a reader of a result should know about the data, JSON-ready."""
         clock, splits = self.table.clock, self.splits
@@ -151,7 +162,7 @@ class ForecastData:
                     ("test", splits.test, 1),
                 )
             },
-            "notes": list(self.table.notes),
+            "notes": [*self.table.notes, *self.scaler_notes()],
         }
 
     def _window(self) -> tuple[int, int]:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import broadcast_object_list
 
+from accel_trainer.checkpoints.files import read_json
+from accel_trainer.checkpoints.manifest import problem
 from accel_trainer.checkpoints.store import Checkpoint, Store
 from accel_trainer.errors import CheckpointError, ConfigError, UserError
 from accel_trainer.run.changes import compare
-from accel_trainer.settings import from_dict, read_yaml
+from accel_trainer.settings import from_dict
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -28,11 +30,17 @@ class Start:
         checkpoint: where it goes on from; None: at the beginning.
         notes: what people should know about it, one line each.
         finished: result of the run when there is nothing left to do.
+        fresh_optimizer: the saved optimizer's state is of no use.
+        lost_best: the best checkpoint is gone or damaged: what counts as best starts anew.
+        foreign: the state was another run's, which keeps its own place in the tracker.
     """
 
     checkpoint: Checkpoint | None = None
     notes: list[str] = field(default_factory=list)
     finished: dict[str, Any] | None = None
+    fresh_optimizer: bool = False
+    lost_best: bool = False
+    foreign: bool = False
 
 
 def find_start(accelerator: Accelerator, config: RunConfig, folder: RunFolder, data_digest: str) -> Start:
@@ -46,8 +54,8 @@ def find_start(accelerator: Accelerator, config: RunConfig, folder: RunFolder, d
     if accelerator.is_main_process:
         try:
             found = [_look(config, folder, data_digest)]
-        except UserError as error:
-            found = [error]
+        except (UserError, OSError, ValueError, KeyError) as error:
+            found = [error]  # whatever it is: the others must not wait for an answer that never comes
     if accelerator.num_processes > 1:
         broadcast_object_list(found)
     if isinstance(found[0], Exception):
@@ -58,33 +66,51 @@ def find_start(accelerator: Accelerator, config: RunConfig, folder: RunFolder, d
 
 def _look(config: RunConfig, folder: RunFolder, data_digest: str) -> Start:
     own = Store(folder.checkpoints)
+    named = None if config.run.resume in ("auto", "never") else Path(config.run.resume)
     checkpoint, notes = _newest(own)
-    if checkpoint is None:
-        if config.run.resume in ("auto", "never"):
+    summary = folder.read_summary()
+    if checkpoint is None and named is None:
+        if summary is None:
             return Start()
-        # Training goes on here from another run's state; with checkpoints of its own this folder comes first.
-        return Start(*_elsewhere(Path(config.run.resume)))
-    before = from_dict(read_yaml(folder.config)) if folder.config.exists() else config
-    changes = compare(before, config)
+        if _goes_on(config, summary):
+            raise CheckpointError(
+                f"{folder.checkpoints}: the checkpoints of this finished run are gone, so that it cannot go on; "
+                "--run.resume never starts anew and sets this folder aside"
+            )
+        return Start(None, notes, summary)
+    foreign = False
+    if checkpoint is None and named is not None:
+        checkpoint, notes = _adopt(named, own)
+        foreign = True
+    elif named is not None:
+        _check_named(named, folder)
+        notes.append(f"this run has checkpoints of its own: --run.resume {named} was for its first start")
+    assert checkpoint is not None
+    changes = compare(_recorded(checkpoint), config)
     if changes.breaking:
         name, *others = changes.breaking
         also = f"; changed as well: {', '.join(others)}" if others else ""
+        whose = named if foreign else folder.path
         raise ConfigError(
             name,
-            f"{changes.breaking[name]} changes the experiment of the run in {folder.path}; choose another --run.name, "
+            f"{changes.breaking[name]} changes the experiment of the run in {whose}; choose another --run.name, "
             f"start anew with --run.resume never, or allow it with --run.allow_changes [{name}]{also}",
         )
     if checkpoint.manifest().get("data_digest") != data_digest and "data.path" not in config.run.allow_changes:
         raise ConfigError(
             "data.path",
-            f"{config.data.path} does not hold the data that the run in {folder.path} was started with (its digest "
-            "differs); choose another --run.name, or allow it with --run.allow_changes [data.path]",
+            f"{config.data.path} does not hold the data that the checkpoint {checkpoint.path} was trained on (its "
+            "digest differs); choose another --run.name, or allow it with --run.allow_changes [data.path]",
         )
     notes += [f"changed since this run was started: {name}: {text}" for name, text in changes.harmless.items()]
-    summary = folder.read_summary()
-    if summary is not None and summary["training"]["step"] == checkpoint.step and not _goes_on(config, summary):
+    if changes.fresh_optimizer:
+        notes.append("the optimizer starts without what it had gathered")
+    finished = summary is not None and summary["training"]["step"] == checkpoint.step and not _goes_on(config, summary)
+    if finished:
         return Start(checkpoint, notes, summary)
-    return Start(checkpoint, [*notes, f"going on from step {checkpoint.step} ({checkpoint.path})"])
+    lost_best = _best_is_lost(own, checkpoint, notes)
+    notes.append(f"going on from step {checkpoint.step} ({checkpoint.path})")
+    return Start(checkpoint, notes, None, changes.fresh_optimizer, lost_best, foreign)
 
 
 def _newest(store: Store) -> tuple[Checkpoint | None, list[str]]:
@@ -97,17 +123,50 @@ def _newest(store: Store) -> tuple[Checkpoint | None, list[str]]:
     return checkpoint, [f"passed over {text}" for text in passed_over]
 
 
-def _elsewhere(path: Path) -> tuple[Checkpoint, list[str]]:
-    """Return the checkpoint that ``run.resume`` names: a checkpoint folder or the newest of a run."""
-    number = path.name.removeprefix("step-")
-    if number.isdigit() and (path / "manifest.json").exists():
-        checkpoint: Checkpoint | None = Store(path.parent).at(int(number))
+def _recorded(checkpoint: Checkpoint) -> RunConfig:
+    """Return the options that a checkpoint was written under."""
+    path = checkpoint.path / "config.json"
+    try:
+        return from_dict(read_json(path)["run"])
+    except (OSError, ValueError, KeyError, ConfigError) as error:
+        raise CheckpointError(f"{path}: cannot be read by this version: {error}") from None
+
+
+def _adopt(named: Path, own: Store) -> tuple[Checkpoint, list[str]]:
+    """Copy what ``run.resume`` names into this run: the checkpoint, and the best one its state speaks of."""
+    number = named.name.removeprefix("step-")
+    if number.isdigit() and (named / "manifest.json").exists():
+        store = Store(named.parent)
+        source: Checkpoint | None = store.at(int(number))
         notes: list[str] = []
     else:
-        checkpoint, notes = _newest(Store(path / "checkpoints"))
-    if checkpoint is None:
-        raise CheckpointError(f"run.resume: {path} holds no checkpoint")
-    return checkpoint, [*notes, f"going on from step {checkpoint.step} ({checkpoint.path})"]
+        store = Store(named / "checkpoints")
+        source, notes = _newest(store)
+    if source is None:
+        raise CheckpointError(f"run.resume: {named} holds no checkpoint")
+    best = source.own_state()["trainer"]["best"]
+    if best and best["step"] != source.step and problem(store.path(best["step"])) is None:
+        own.adopt(store.at(best["step"]))
+    return own.adopt(source), [*notes, f"taken over from {source.path}"]
+
+
+def _check_named(named: Path, folder: RunFolder) -> None:
+    inside = named.resolve()
+    if inside == folder.path.resolve() or folder.path.resolve() in inside.parents:
+        raise ConfigError(
+            "run.resume",
+            f"{named} belongs to this run itself, which goes on from its newest checkpoint by itself (auto); to go on "
+            "from an older one, give the new run another --run.name",
+        )
+
+
+def _best_is_lost(store: Store, checkpoint: Checkpoint, notes: list[str]) -> bool:
+    best = checkpoint.own_state()["trainer"]["best"]
+    trouble = problem(store.path(best["step"])) if best else None
+    if trouble is None:
+        return False
+    notes.append(f"the best checkpoint, of step {best['step']}, is lost ({trouble}): the best is looked for anew")
+    return True
 
 
 def _goes_on(config: RunConfig, summary: dict[str, Any]) -> bool:

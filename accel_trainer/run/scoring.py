@@ -12,6 +12,7 @@ from accel_trainer.errors import DataError
 from accel_trainer.models.closed_form import NormalEquations
 from accel_trainer.models.registry import MODELS, create_model
 from accel_trainer.trainer.agreement import sum_over_processes
+from accel_trainer.trainer.plan import own_range
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,14 +70,14 @@ class Baselines:
 
     def _solve(self, shape: ForecastShape, train: Windows) -> nn.Module:
         accelerator = self._evaluator.accelerator
-        rank, world = accelerator.process_index, accelerator.num_processes
         thinning = max(1, math.ceil(len(train) * shape.targets / _ENOUGH_PAIRS))
         chosen = np.arange(0, len(train), thinning)
         if thinning > 1:
             self.notes["closed_form_linear"] = f"solved from one in {thinning} of the {len(train):,} training windows"
         device = accelerator.device if accelerator.device.type != "mps" else torch.device("cpu")
         equations = NormalEquations(shape, device)
-        own = chosen[rank * len(chosen) // world : (rank + 1) * len(chosen) // world]
+        mine = own_range(len(chosen), accelerator.process_index, accelerator.num_processes)
+        own = chosen[mine.start : mine.stop]
         for indices in np.array_split(own, max(1, len(own) // 512)):
             batch = train.batch(indices)
             equations.update(

@@ -78,7 +78,7 @@ class Session:
             task = ForecastingTask(model, data.shape, config.training.loss, config.training.loss_delta)
             train, validation, test = data.windows(time_features=task.wants_time_features)
         terminal.say(data_line(data, train, validation, test))
-        for note in data.table.notes:
+        for note in (*data.table.notes, *data.scaler_notes()):
             terminal.say(f"data: {note}")
 
         start = find_start(self.accelerator, config, self.folder, data.table.digest)
@@ -92,7 +92,6 @@ class Session:
         store = Store(self.folder.checkpoints, config.checkpoint.keep_last, facts, described)
         if self.main:
             store.clear_staging()
-            self.folder.write_config(to_yaml(config))
             self.folder.write_status("running")
         tracking = Tracking(config.tracking, self.folder.metrics, to_dict(config), terminal.say)
         trainer = Trainer(
@@ -108,12 +107,20 @@ class Session:
         )
         terminal.say(model_line(config, trainer))
         if start.checkpoint is not None:
-            trainer.resume(start.checkpoint)
+            trainer.resume(start.checkpoint, fresh_optimizer=start.fresh_optimizer)
+            if start.lost_best:
+                trainer.state.best = None
+            if start.foreign:
+                trainer.state.tracker_run_id = None
+        if self.main:
+            self.folder.write_config(to_yaml(config))
         code = ExitCode.DEFECT
         try:
             code = self._train_and_test(trainer, store, data, train, test, tracking)
         finally:
             tracking.finish(int(code))
+        # A launcher ends all processes when the first one leaves with an error; the main one must be done by then.
+        self.accelerator.wait_for_everyone()
         return code
 
     def _train_and_test(
@@ -128,6 +135,8 @@ class Session:
             self.terminal.say("saved; the same command goes on from here")
             return ExitCode.PREEMPTED
 
+        if state.best is None and state.stop.kind != "diverged":
+            trainer.evaluate_and_note()  # the run was cut short before its first evaluation
         if state.best is None:
             self.terminal.say("no evaluation gave a number: there are no weights worth testing")
             return self._ended("diverged", state.stop.reason, state.step)
@@ -145,12 +154,11 @@ class Session:
             summary["timings"] = self.timings
             self._show(summary)
             export(chosen.path, self.folder.model, describe(self.config, data), model_card(summary))
-            write_json(self.folder.summary, summary)
             self._report(trainer, summary, data, test)
             tracking.summarise(
                 {f"test/{name}": scores[name] for name in ("mse", "mae", "rmse", "r2") if name in scores}
             )
-        self.accelerator.wait_for_everyone()
+            write_json(self.folder.summary, summary)  # last: what it stands for is all there
         return self._ended(state.stop.kind, state.stop.reason, state.step)
 
     def _predict(self, model: nn.Module, task: ForecastingTask, data: ForecastData) -> None:
@@ -186,7 +194,7 @@ class Session:
         self._show(summary)
         if self.config.predict.enabled and self.main and not self.folder.predictions.exists():
             trained = Trained.read(self.folder.path)
-            model = trained.load_model().to(self.accelerator.device)
+            model = trained.load_model(trust=self.config.model.name).to(self.accelerator.device)
             self._predict(model, ForecastingTask(model, trained.shape), data)
         return self._ended(summary["stop_kind"], summary["stop_reason"], step)
 

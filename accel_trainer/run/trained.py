@@ -84,13 +84,23 @@ class Trained:
             raise CheckpointError(f"{folder}: its description cannot be read: {error}") from None
         return cls(folder, config, shape, scaler, units, period)
 
-    def load_model(self) -> nn.Module:
+    def load_model(self, trust: str | None = None) -> nn.Module:
         """Return the forecaster with its weights, on the CPU, in evaluation mode.
+
+        Args:
+            trust: the ``module:Class`` that may be imported, equal to the recorded name. Built-in models need none.
 
         Raises:
             ConfigError: the model's class cannot be imported.
-            CheckpointError: the weights do not fit it.
+            CheckpointError: the weights do not fit it, or it names a class that was not trusted: what a file from
+                elsewhere names must not run by being read.
         """
+        name = self.config.model.name
+        if ":" in name and trust != name:
+            raise CheckpointError(
+                f"{self.folder}: the model is {name}, a class of its own, and loading it runs its code; if you know "
+                f"it, add --trust {name}"
+            )
         model = create_model(self.config.model.name, self.shape, self.config.model.options)
         load_weights(self.folder, model)
         return model.eval()

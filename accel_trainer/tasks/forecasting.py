@@ -117,7 +117,7 @@ class ForecastingTask:
         forecast = self.forecast(model, batch)
         target, observed = batch["future_values"], batch.get("future_observed_mask")
         total, weight = loss_sum(self._kind, forecast, target, observed, self._delta)
-        meter.loss += torch.stack([total.double(), weight.double()])
+        meter.loss += torch.stack([total, weight]).to(meter.loss.device).double()
         meter.errors.update(forecast, target, observed)
 
     def _absent(self, name: str, batch: Batch) -> torch.Tensor:

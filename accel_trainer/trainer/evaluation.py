@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from accel_trainer.trainer.agreement import sum_over_processes
+from accel_trainer.trainer.plan import own_range
+from accel_trainer.trainer.precision import on_device
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -42,16 +44,18 @@ class Evaluator:
             model: bare, not wrapped for several processes; it is in evaluation mode during the pass.
             samples: what to measure on.
         """
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        begin, end = rank * len(samples) // world, (rank + 1) * len(samples) // world
-        meter = self.task.meter(self.accelerator.device)
+        own = own_range(len(samples), self.accelerator.process_index, self.accelerator.num_processes)
+        device = self.accelerator.device
+        # Sums are float64, which Apple's GPUs do not know.
+        meter = self.task.meter(torch.device("cpu") if device.type == "mps" else device)
         was_training = model.training
         model.eval()
         try:
-            with torch.inference_mode():
-                for first in range(begin, end, self.batch_size):
-                    indices = np.arange(first, min(first + self.batch_size, end))
-                    self.task.evaluate(model, samples.batch(indices), meter)
+            # Not inference_mode: a table that a model makes on first use, for all lengths to come, must serve training.
+            with torch.no_grad():
+                for first in range(own.start, own.stop, self.batch_size):
+                    indices = np.arange(first, min(first + self.batch_size, own.stop))
+                    self.task.evaluate(model, on_device(samples.batch(indices), device), meter)
         finally:
             model.train(was_training)
         meter.load(sum_over_processes(self.accelerator, meter.tensor()))

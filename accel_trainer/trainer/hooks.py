@@ -1,8 +1,9 @@
 """Hooks ask, the trainer acts.
 
 A hook watches ordered events and returns requests. In every step the requests of all processes are brought together
-once; then all processes do the same: save, stop, or go on. The order of events in a step is: step ended, evaluation
-ended, rows drained, checkpoint saved; a checkpoint comes last, when what every hook knows is settled.
+once; then all processes do the same: save, stop, or go on. The order of events in a step is: step ended, rows of
+earlier steps, evaluation ended, rows up to this step, checkpoint written; a checkpoint comes last, when what every hook
+knows is settled.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ class Hook:
 
     def on_rows(self, trainer: Trainer, rows: Sequence[Row]) -> None:
         """Handle finished rows of numbers, one for each step, in order; each step comes once."""
+
+    def before_checkpoint(self, trainer: Trainer) -> None:
+        """Handle the moment before a checkpoint is written: what it relies on must be on disk by now."""
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
         """Handle a checkpoint that is on disk, whole."""

@@ -22,7 +22,7 @@ from accel_trainer.trainer.agreement import agree, sum_over_processes
 from accel_trainer.trainer.evaluation import Evaluator
 from accel_trainer.trainer.hooks import Request
 from accel_trainer.trainer.plan import StepPlan, share
-from accel_trainer.trainer.precision import Stepper, create_accelerator, seed_draws
+from accel_trainer.trainer.precision import Stepper, create_accelerator, on_device, seed_draws
 from accel_trainer.trainer.state import Best, Stop, TrainState, better
 
 if TYPE_CHECKING:
@@ -46,8 +46,16 @@ if TYPE_CHECKING:
     class SavedState(Protocol):
         """A checkpoint that is known to be whole."""
 
-        def restore(self, accelerator: Accelerator) -> dict[str, Any]:
-            """Load it into what the accelerator prepared; return the trainer's own state."""
+        def restore(self, accelerator: Accelerator) -> None:
+            """Load weights, optimizer and loss scale into what the accelerator prepared."""
+            ...
+
+        def load_weights(self, model: nn.Module) -> None:
+            """Load the weights alone."""
+            ...
+
+        def own_state(self) -> dict[str, Any]:
+            """Return what the trainer handed to the store."""
             ...
 
 
@@ -137,14 +145,15 @@ class Trainer:
             last = state.step == plan.total_steps
             if self._evaluation_due(last):
                 self._drain(keep=1)  # the row of this step gets the metrics first
-                metrics = {f"val/{name}": value for name, value in self.evaluate().items()}
-                self._note_best(metrics)
+                metrics = self.evaluate_and_note()
                 self._rows[-1].update(metrics)
                 requests += [r for hook in self.hooks if (r := hook.on_evaluation_end(self, metrics))]
             decision = agree(self.accelerator, [*requests, *self._own_requests()])
             state.stop = decision.stop
-            save = decision.save or last or state.stop is not None
-            if save or len(self._rows) >= self.config.tracking.log_every:
+            # A diverged run keeps its last healthy checkpoints: what it is now is worth nothing to go on from.
+            diverged = state.stop is not None and state.stop.kind == "diverged"
+            save = (decision.save or last or state.stop is not None) and not diverged
+            if save or diverged or len(self._rows) >= self.config.tracking.log_every:
                 self._drain()
             if save:
                 self.save_checkpoint()
@@ -160,7 +169,7 @@ class Trainer:
         total = torch.zeros((), device=self.accelerator.device)
         # A step in which no target was observed has nothing to learn from; its windows are consumed all the same.
         for number, part in enumerate(parts if weight else []):
-            batch = self.train.batch(part.indices)
+            batch = on_device(self.train.batch(part.indices), self.accelerator.device)
             seed_draws(self.accelerator.device, key(self.config.run.seed, state.step, number, rank) >> 1)
             with self._stepper.synchronised(last=number == len(parts) - 1):
                 loss, _ = self.task.loss(self.model, batch)
@@ -169,12 +178,14 @@ class Trainer:
             if part.counts:
                 total += loss.detach()
         if weight:
-            row["train/grad_norm"], updated = self._stepper.apply()
-            if updated:
+            result = self._stepper.apply()
+            row["train/grad_norm"] = result.norm
+            if result.updated:
                 state.updates += 1
                 self.schedule.set(state.updates)
-            state.nonfinite = 0 if updated else state.nonfinite + 1
+            state.nonfinite = state.nonfinite + 1 if result.hopeless else 0
         state.step += 1
+        state.epoch = state.step // self.plan.steps_per_epoch
         state.windows += len(windows)
         row["epoch"] = round(self.epoch, 6)
         self._rows.append(row)
@@ -183,7 +194,7 @@ class Trainer:
     def _drain(self, keep: int = 0) -> None:
         """Give the finished rows but the last ``keep`` to the hooks.
 
-        The losses of all processes come together here, in one all-reduce: no step waits for a number it does not need.
+        The losses of all processes come together here, in one all-reduce for many steps.
         """
         count = len(self._rows) - keep
         if count <= 0:
@@ -204,10 +215,16 @@ class Trainer:
             raise ValueError("no validation samples were given")
         return self.evaluator.measure(self.bare_model, chosen).overall()
 
+    def evaluate_and_note(self) -> dict[str, float]:
+        """Evaluate on the validation samples, remember whether it is the best, return the metrics after ``val/``."""
+        metrics = {f"val/{name}": value for name, value in self.evaluate().items()}
+        self._note_best(metrics)
+        return metrics
+
     @property
     def bare_model(self) -> nn.Module:
         """The model without what Accelerate wraps around it."""
-        model: nn.Module = self.accelerator.unwrap_model(self.model)
+        model: nn.Module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         return model
 
     def _evaluation_due(self, last: bool) -> bool:
@@ -235,6 +252,8 @@ class Trainer:
     def save_checkpoint(self) -> Path | None:
         """Write a checkpoint of the present state; None without a store."""
         self._drain()
+        for hook in self.hooks:
+            hook.before_checkpoint(self)
         if self.store is None:
             return None
         state = self.state
@@ -247,13 +266,22 @@ class Trainer:
             hook.on_checkpoint(self, path)
         return path
 
-    def resume(self, checkpoint: SavedState) -> None:
+    def resume(self, checkpoint: SavedState, *, fresh_optimizer: bool = False) -> None:
         """Go on from a checkpoint; call before :meth:`fit`.
 
         What the configuration says now about rates and options beats what the checkpoint remembers.
+
+        Args:
+            checkpoint: where to go on from.
+            fresh_optimizer: take the weights and counters but not the optimizer's state, which another optimizer or
+                another grouping of parameters could not use.
         """
         configured = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
-        own_state = checkpoint.restore(self.accelerator)
+        if fresh_optimizer:
+            checkpoint.load_weights(self.bare_model)
+        else:
+            checkpoint.restore(self.accelerator)
+        own_state = checkpoint.own_state()
         for group, options in zip(self.optimizer.param_groups, configured, strict=True):
             group.update(options)
         self.state = TrainState.from_dict(own_state["trainer"])

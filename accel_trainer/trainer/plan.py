@@ -74,6 +74,11 @@ class StepPlan:
         return block[begin - first : end - first]
 
 
+def own_range(count: int, rank: int, world: int) -> range:
+    """Return which of ``count`` things in a row belong to one process; the parts differ by one at most."""
+    return range(rank * count // world, (rank + 1) * count // world)
+
+
 def share(indices: NDArray[np.int64], rank: int, world: int, micro_batch: int | None, parts: int = 1) -> list[Part]:
     """Cut a step's windows for one process into the passes it makes.
 
@@ -87,9 +92,9 @@ def share(indices: NDArray[np.int64], rank: int, world: int, micro_batch: int | 
         micro_batch: most windows in one pass; None: ``parts`` decides.
         parts: number of passes when ``micro_batch`` is None.
     """
-    count = len(indices)
-    own = indices[rank * count // world : (rank + 1) * count // world]
-    largest = -(-count // world)
+    mine = own_range(len(indices), rank, world)
+    own = indices[mine.start : mine.stop]
+    largest = -(-len(indices) // world)
     passes = -(-largest // micro_batch) if micro_batch else min(parts, largest)
     if passes == 1:
         return [Part(own) if len(own) else Part(indices[:1], counts=False)]

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 import os
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 
-from accel_trainer.errors import ConfigError
+from accel_trainer.errors import ConfigError, LaunchError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from accel_trainer.config import TrainingOptions
+    from accel_trainer.data.samples import Batch
 
 
 def create_accelerator(options: TrainingOptions) -> Accelerator:
@@ -45,6 +46,11 @@ def create_accelerator(options: TrainingOptions) -> Accelerator:
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
         step_scheduler_with_optimizer=False,
     )
+    if accelerator.distributed_type.value not in ("NO", "MULTI_GPU", "MULTI_CPU"):
+        raise LaunchError(
+            f"Accelerate is set up for {accelerator.distributed_type.value}, which this version does not train with; "
+            "use accelerate launch --multi_gpu, or a configuration such as launch/ddp.yaml"
+        )
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         origin = "" if options.mixed_precision else " (asked for by the launcher or accelerate config)"
         raise ConfigError(
@@ -52,6 +58,25 @@ def create_accelerator(options: TrainingOptions) -> Accelerator:
             f"fp16 needs a GPU{origin}; on this CPU the run would be fp32 without saying so. Use bf16 or no",
         )
     return accelerator
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """Return the batch on the training device; samples that live there already are left as they are."""
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
+class StepResult(NamedTuple):
+    """What became of a step, the same on all processes.
+
+    Attributes:
+        norm: of all gradients, before clipping.
+        updated: whether the weights changed.
+        hopeless: whether the gradients were NaN or infinite and no smaller loss scale can help.
+    """
+
+    norm: float
+    updated: bool
+    hopeless: bool
 
 
 class Stepper:
@@ -71,7 +96,9 @@ class Stepper:
         optimizer: torch.optim.Optimizer,
         clip_norm: float | None,
     ) -> None:
-        self._accelerator, self._model, self._optimizer = accelerator, model, optimizer
+        self._accelerator, self._model = accelerator, model
+        # Inside Accelerate's wrapper, whose step looks for another package on the disk twice before it gets to work.
+        self._optimizer: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
         self._clip_norm = clip_norm
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -86,15 +113,11 @@ class Stepper:
         """Add a loss's gradients, scaled against underflow in fp16."""
         self._accelerator.backward(loss)
 
-    def apply(self) -> tuple[float, bool]:
-        """Clip, update the weights unless a gradient is NaN or infinite, and forget the gradients.
-
-        Returns:
-            The norm of all gradients before clipping, equal on all processes, and whether the weights were updated.
-        """
+    def apply(self) -> StepResult:
+        """Clip, update the weights unless a gradient is NaN or infinite, and forget the gradients."""
         scaler = self._accelerator.scaler
         if scaler is not None:
-            scaler.unscale_(getattr(self._optimizer, "optimizer", self._optimizer))  # inside Accelerate's wrapper
+            scaler.unscale_(self._optimizer)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         # Reduced gradients are equal on all processes, and so is this decision: it needs no collective of its own.
@@ -104,21 +127,25 @@ class Stepper:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, self._clip_norm, norm)
         if scaler is not None:
             before = scaler.get_scale()
-            self._optimizer.step()  # left out by the scaler itself when it found inf
+            scaler.step(self._optimizer)  # left out by the scaler itself when it found infinity
+            scaler.update()
             updated = scaler.get_scale() >= before
+            # While the scale has room to fall, an overflow is how it finds its place and no sign of divergence.
+            hopeless = not updated and scaler.get_scale() < 1
         else:
             if finite:
                 self._optimizer.step()
-            updated = finite
+            updated, hopeless = finite, not finite
         for parameter in self._parameters:
             parameter.grad = None
-        return size, updated
+        return StepResult(size, updated, hopeless)
 
 
 def seed_draws(device: torch.device, seed: int) -> None:
     """Seed what dropout draws from; cheap enough for every pass, unlike ``torch.manual_seed``."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        torch.cuda.default_generators[device.index or torch.cuda.current_device()].manual_seed(seed)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
     elif device.type != "cpu":
         torch.manual_seed(seed)

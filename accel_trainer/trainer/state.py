@@ -46,15 +46,17 @@ class TrainState:
     """Counters of a run; everything else follows from them and the configuration.
 
     Attributes:
+        epoch: whole passes over the data.
         step: optimizer steps attempted; their windows are consumed.
         updates: steps that changed the weights.
         windows: windows consumed.
-        nonfinite: steps in a row whose gradient was NaN or infinite.
+        nonfinite: steps in a row whose gradient was NaN or infinite, beyond what a loss scale can mend.
         best: the best evaluation so far.
         stop: why training ended; None while it goes on.
         tracker_run_id: id under which the tracker knows this run.
     """
 
+    epoch: int = 0
     step: int = 0
     updates: int = 0
     windows: int = 0

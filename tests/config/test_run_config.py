@@ -36,7 +36,7 @@ WRONG = [
         "run",
         {"name": ["", ".", "..", "a/b", "a\\b", "a:b", " a", "a ", "a\0"], "dir": [""], "resume": [""]},
     ),
-    (RunOptions, "run", {"seed": [-1, 2**63], "expect_processes": [0, -1]}),
+    (RunOptions, "run", {"seed": [-1, 2**32], "expect_processes": [0, -1]}),
     (SplitOptions, "data.split", {"train": [0, 1, -0.1, 1.5, math.nan], "test": [0, 1, math.nan]}),
     (DataOptions, "data", {"path": ["", "  "], "period": [0, -1, math.inf, math.nan], "season": [0, math.nan]}),
     (DataOptions, "data", {"context": [0, -1], "horizon": [0], "stride": [0]}),

@@ -355,7 +355,7 @@ sections = {
         name=st.none() | names,
         dir=texts.filter(bool),
         resume=texts.filter(bool),
-        seed=st.integers(0, 2**63 - 1),
+        seed=st.integers(0, 2**32 - 1),
         expect_processes=st.none() | counts,
         allow_changes=st.lists(texts, max_size=2),
     ),

@@ -149,3 +149,23 @@ def test_interrupted_runs_can_be_evaluated(trained: Path, tmp_path: Path) -> Non
     (tmp_path / "half/summary.json").unlink()
     done = run([*EVALUATE, "--checkpoint", str(tmp_path / "half")])
     assert "checkpoints/step-" in done.stdout
+
+
+def test_reading_a_model_of_ones_own_runs_no_code_unless_trusted(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\n"
+        "from torch import nn\n"
+        "Path('ran').touch()\n"
+        "class Mine(nn.Linear):\n"
+        "    def __init__(self, shape):\n"
+        "        super().__init__(shape.context, shape.horizon)\n"
+        "    def forward(self, past_values):\n"
+        "        return super().forward(past_values.transpose(1, 2)).transpose(1, 2)\n"
+    )
+    run(command(tmp_path, "own", training__max_steps=3, model__name="mine:Mine"), tmp_path)
+    (tmp_path / "ran").unlink()
+    for words in ([*EVALUATE, "--checkpoint", "own"], [*PREDICT, "--checkpoint", "own"]):
+        refused = run(words, tmp_path, code=4)
+        assert "--trust mine:Mine" in refused.stderr
+        assert not (tmp_path / "ran").exists()
+        run([*words, "--trust", "mine:Mine"], tmp_path)

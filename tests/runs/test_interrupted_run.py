@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import time
@@ -168,17 +169,115 @@ def test_a_change_of_the_experiment_is_refused(here: Path, option: str, value: i
 def test_resume_from_another_run(here: Path) -> None:
     run(command(here, "first", training__epochs=1))
     done = run(command(here, "second", training__epochs=2, run__resume=here / "first"))
-    assert "going on from step" in done.stdout
+    assert "taken over from" in done.stdout
     run(command(here, "whole", training__epochs=2))
     first, second = (
         load_file(here / "whole/model/model.safetensors"),
         load_file(here / "second/model/model.safetensors"),
     )
     assert all(torch.equal(first[key], second[key]) for key in first)
+    # Everything it needs is its own: the other run may go.
+    shutil.rmtree(here / "first")
+    assert "finished" in run(command(here, "second", training__epochs=2)).stdout
+
+
+def test_resume_from_another_run_that_was_never_beaten(here: Path) -> None:
+    """The best weights are the other run's then, and are tested and exported here."""
+    run(command(here, "first", training__epochs=1))
+    options = {"training__epochs": 2, "run__resume": here / "first", "optimizer__lr": 3.0}
+    run(command(here, "second", **options))
+    best = read(here / "second/summary.json")["best"]
+    assert best == read(here / "first/summary.json")["best"]
+    first, second = (
+        load_file(here / "first/model/model.safetensors"),
+        load_file(here / "second/model/model.safetensors"),
+    )
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("data__horizon", 6), ("training__batch_size", 8), ("data__bhm__seed", 5)]
+)
+def test_resume_from_a_run_of_another_experiment_is_refused(here: Path, option: str, value: int) -> None:
+    run(command(here, "first", training__max_steps=3))
+    done = run(command(here, "second", run__resume=here / "first", **{option: value}), code=2)
+    assert option.replace("__", ".") in done.stderr
+
+
+def test_resume_from_a_checkpoint_of_the_same_run_is_refused(here: Path) -> None:
+    run(command(here, "own", training__epochs=1, checkpoint__every_steps=10))
+    inside = here / f"own/checkpoints/step-{checkpoint_steps(here / 'own')[0]:08d}"
+    done = run(command(here, "own", training__epochs=2, run__resume=inside), code=2)
+    assert "belongs to this run itself" in done.stderr
+
+
+def test_a_lost_best_checkpoint_is_said_and_looked_for_anew(here: Path) -> None:
+    run(command(here, "r", training__epochs=1))
+    run(command(here, "r", training__epochs=2, optimizer__lr=3.0))  # makes it worse, so that the best stays behind
+    best = read(here / "r/summary.json")["best"]["step"]
+    (here / f"r/checkpoints/step-{best:08d}/model.safetensors").unlink()
+    done = run(command(here, "r", training__epochs=3))
+    assert "model.safetensors is missing" in done.stdout
+    assert read(here / "r/summary.json")["best"]["step"] != best
+
+
+def test_another_optimizer_is_refused_or_starts_afresh_when_allowed(here: Path) -> None:
+    run(command(here, "r", training__epochs=1, optimizer__name="sgd", optimizer__lr=0.1))
+    change = {"training__epochs": 2, "optimizer__name": "adamw"}
+    done = run(command(here, "r", **change), code=2)
+    assert "optimizer.name: sgd -> adamw" in done.stderr
+    done = run(command(here, "r", **change, run__allow_changes="[optimizer.name]"))
+    assert "starts without what it had gathered" in done.stdout
+
+
+def test_fewer_steps_than_were_done_end_the_run_with_a_result(here: Path) -> None:
+    words = command(here, "r", checkpoint__every_steps=7, evaluation__every_steps=10000)
+    kill_after_checkpoint(words, here / "r", 14)
+    run([*words, "--training.max_steps", "10"])
+    assert read(here / "r/summary.json")["test"]["mse"] > 0
+
+
+def test_a_finished_run_without_its_checkpoints_stays_finished(here: Path) -> None:
+    run(command(here, "r", training__max_steps=3))
+    shutil.rmtree(here / "r/checkpoints")
+    before = (here / "r/metrics.jsonl").read_text()
+    assert "finished" in run(command(here, "r", training__max_steps=3)).stdout
+    done = run(command(here, "r", training__max_steps=6), code=4)
+    assert "are gone" in done.stderr
+    assert (here / "r/metrics.jsonl").read_text() == before
+
+
+def test_a_refusal_reaches_all_processes(here: Path) -> None:
+    run(command(here, "r", training__max_steps=3))
+    done = run(command(here, "r", TWO_PROCESSES, data__horizon=6), code=None)
+    assert done.returncode != 0
+    assert done.stderr.count("error: data.horizon") == 1
+    assert "unpickl" not in done.stderr
+    assert "TypeError" not in done.stderr
+    assert read(here / "r/status.json")["exit_code"] == 2
+
+
+@pytest.mark.slow
+def test_a_compiled_model_is_saved_under_its_own_names(here: Path) -> None:
+    launcher = ["accelerate", "launch", "--dynamo_backend", "eager", "-m"]
+    run(command(here, "compiled", launcher, training__max_steps=3))
+    assert all("_orig_mod" not in name for name in load_file(here / "compiled/model/model.safetensors"))
+    run(command(here, "compiled", training__max_steps=3))
+
+
+def test_sigterm_outside_of_training_leaves_a_status(here: Path) -> None:
+    words = [*command(here, "early"), "--data.bhm.days", "36000"]
+    process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert "1 process" in process.stdout.readline()
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert read(here / "early/status.json")["status"] == "preempted"
 
 
 def test_interrupting_while_the_data_is_read_leaves_a_status(here: Path) -> None:
-    words = [*command(here, "early"), "--data.bhm.days", "3650"]
+    words = [*command(here, "early"), "--data.bhm.days", "36000"]
     process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert "1 process" in process.stdout.readline()

@@ -37,8 +37,19 @@ def scaling_accelerator(init_scale: float, **options: object) -> Accelerator:
     return accelerator
 
 
-def fitted(accelerator: Accelerator, **options: object) -> training.Trainer:
-    model = training.model()
+class Exploding(nn.Module):
+    """Its loss is never a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(training.HORIZON, training.TARGETS))
+
+    def forward(self, past_values: torch.Tensor) -> torch.Tensor:
+        return self.weight.expand(len(past_values), -1, -1) * torch.nan
+
+
+def fitted(accelerator: Accelerator, model: nn.Module | None = None, **options: object) -> training.Trainer:
+    model = model or training.model()
     data = training.windows(training.series(None))
     config = training.config(training__clip_norm=1.0, **options)
     task = SteepTask(model, training.SHAPE)
@@ -68,10 +79,12 @@ def test_a_step_that_overflows_is_left_out_and_does_not_advance_the_schedule() -
 
 
 def test_overflow_without_end_stops_the_run() -> None:
-    trainer = fitted(scaling_accelerator(2.0**127, backoff_factor=0.999), training__max_nonfinite_steps=4)
+    # Nine halvings bring the scale from 256 below 1, where no smaller one can help any more.
+    accelerator = scaling_accelerator(2.0**8)
+    trainer = fitted(accelerator, model=Exploding(), training__max_nonfinite_steps=4)
     assert trainer.state.stop is not None
     assert trainer.state.stop.kind == "diverged"
-    assert trainer.state.step == 4
+    assert trainer.state.step == 9 + 3
     assert trainer.state.updates == 0
 
 

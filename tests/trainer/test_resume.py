@@ -198,19 +198,23 @@ def test_patience_goes_on_counting_and_may_be_raised(tmp_path):
     assert other.step == 30 + 18, "another metric is waited for anew"
 
 
-def test_a_checkpoint_of_a_diverged_run_does_not_diverge_at_once(tmp_path):
+def test_a_diverged_run_leaves_what_was_healthy_to_go_on_from(tmp_path):
     data = series(observed=None)
     values = data.values.clone()
+    trainer(model(), windows(data), store=Store(tmp_path), training__max_steps=1).fit()
     data.values[:] = np.nan
-    trainer(model(), windows(data), store=Store(tmp_path), training__max_nonfinite_steps=2).fit()
+    options = {"training__max_nonfinite_steps": 2, "training__max_steps": 4}
+    lost = trainer(model(), windows(data), store=Store(tmp_path), **options)
+    lost.resume(newest(tmp_path))
+    stop = lost.fit().stop
+    assert stop is not None
+    assert (stop.kind, lost.state.step) == ("diverged", 3)
     data.values[:] = values
-    made = trainer(
-        model(), windows(data), store=Store(tmp_path), training__max_nonfinite_steps=2, training__max_steps=4
-    )
+    made = trainer(model(), windows(data), store=Store(tmp_path), **options)
     made.resume(newest(tmp_path))
     state = made.fit()
     assert state.stop is not None
-    assert (state.stop.kind, state.step, state.updates) == ("completed", 4, 2)
+    assert (state.stop.kind, state.step, state.updates) == ("completed", 4, 4)
 
 
 def test_a_state_is_its_dictionary():
