@@ -174,7 +174,7 @@ class ScheduleOptions:
     """How the learning rate changes over the run, counted in updates."""
 
     name: Literal["constant", "cosine", "halving"] = "constant"
-    """constant; cosine: down to min_ratio at the last update; halving: lr, lr, lr/2, lr/4, … by epoch (the
+    """constant; cosine: down to min_ratio after the last update; halving: lr, lr, lr/2, lr/4, … by epoch (the
     "type1" of Informer's scripts)."""
     warmup: int = 0
     """Updates over which the rate rises linearly from 0."""

@@ -16,6 +16,8 @@ from accel_trainer.checkpoints.manifest import problem, write_manifest
 from accel_trainer.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from accelerate import Accelerator
     from torch import Tensor, nn
 
@@ -119,11 +121,16 @@ class Store:
             self._set_aside(final)
             staging.rename(final)
             sync(self.root)
-            self._rotate(step, protect)
 
+        parts: list[tuple[Callable[[], None], bool, str]] = [
+            (stage, True, "could not be written"),
+            (lambda: self._save_state(accelerator, staging), False, "could not be written"),
+            (commit, True, "could not be written"),
+            (lambda: self._rotate(step, protect), True, "is written, but older ones could not be removed"),
+        ]
         # After each part the processes tell each other whether it went well: one that gave up alone would leave the
         # others waiting for it.
-        for part, main_only in ((stage, True), (lambda: self._save_state(accelerator, staging), False), (commit, True)):
+        for part, main_only, failure in parts:
             trouble = ""
             if accelerator.is_main_process or not main_only:
                 try:
@@ -134,7 +141,7 @@ class Store:
             if trouble := next(filter(None, _from_all(accelerator, trouble)), ""):
                 if accelerator.is_main_process:
                     shutil.rmtree(staging, ignore_errors=True)  # what is half there fills a disk for nothing
-                raise CheckpointError(f"{final}: could not be written: {trouble}; older checkpoints are untouched")
+                raise CheckpointError(f"{final}: {failure}: {trouble}; older checkpoints are untouched")
         return final
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
@@ -187,7 +194,8 @@ class Store:
         if not self.root.is_dir():
             return {}
         found = ((_NAME.fullmatch(path.name), path) for path in self.root.iterdir() if path.is_dir())
-        return {int(match[1]): path for match, path in found if match}
+        steps = {int(match[1]): path for match, path in found if match}
+        return {step: path for step, path in steps.items() if path == self.path(step)}
 
     @staticmethod
     def _save_state(accelerator: Accelerator, folder: Path) -> None:

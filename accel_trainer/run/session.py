@@ -121,6 +121,9 @@ class Session:
             tracking.finish(int(code))
         # A launcher ends all processes when the first one leaves with an error; the main one must be done by then.
         self.accelerator.wait_for_everyone()
+        # Left to the interpreter's exit, gloo's threads now and then abort it.
+        self.accelerator.free_memory()
+        self.accelerator.state.destroy_process_group()
         return code
 
     def _train_and_test(
