@@ -10,8 +10,9 @@ from accel_trainer.checks import check_fixed, check_path
 from accel_trainer.command import Outcome, run_command
 from accel_trainer.errors import ExitCode
 from accel_trainer.evaluate import configuration_of
+from accel_trainer.help_text import print_command_help
 from accel_trainer.launching import rank
-from accel_trainer.settings import print_command_help, read_settings
+from accel_trainer.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,77 +6,24 @@ names the file or flag that set the option.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import json
-import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from accel_trainer.config import RunConfig, RunOptions
 from accel_trainer.errors import ConfigError, ExitCode, UserError, nearest
 from accel_trainer.options import build_options, convert, leaves
+from accel_trainer.yaml_files import dump_yaml, load_yaml, read_yaml
 
 ALIASES = {"--do_predict": "--predict.enabled"}
 """Flags known from research code, and the options they stand for; given alone they mean true."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: ``1e-3`` is a number, ``no`` a text, and a key given twice is a mistake."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]  # filled below, not YAML 1.1's
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                problem = f"the key {key!r} is not a name; a name like that stands in quotes"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Puts a text in quotes wherever the loader would take it for something else."""
-
-    def represent_str(self, data: str) -> yaml.ScalarNode:
-        style = '"' if "\x85" in data else None  # a line break to YAML, which other quotes turn into a space
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
-
-
-_Dumper.add_representer(str, _Dumper.represent_str)
-
-# YAML 1.1 wants a dot and a signed exponent in a float; everyone else reads 1e-3 as a number.
-_FLOAT = re.compile(
-    r"""^[-+]?(?: [0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
-                | \.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
-                | [0-9][0-9_]*[eE][-+]?[0-9]+
-                | \.(?:inf|Inf|INF)
-                | \.(?:nan|NaN|NAN))$""",
-    re.VERBOSE,
-)
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
-# The rest is YAML 1.2: YAML 1.1 takes the precision "no" for false, a day for an object of its own, 1:30 for ninety
-# and 010 for eight.
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9_]*)$"), list("-+0123456789"))
 
 
 @dataclass
@@ -108,32 +55,6 @@ class SettingsError(UserError):
     def __init__(self, message: str, run_folder: Path | None, exit_code: ExitCode = ExitCode.USAGE) -> None:
         super().__init__(message)
         self.run_folder, self.exit_code = run_folder, exit_code
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file.
-
-    Raises:
-        UserError: the file is missing, not YAML, or not a mapping of options.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        beside = [str(path.parent / entry.name) for entry in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        raise UserError(f"{path}: no such file{nearest(str(path), beside)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    try:
-        content = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}:{line} is not valid YAML: {getattr(error, 'problem', error)}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected sections such as data: and model:, found {type(content).__name__}")
-    return content
 
 
 class _Reader:
@@ -185,7 +106,7 @@ class _Reader:
     @staticmethod
     def _yaml(key: str, text: str) -> Any:
         try:
-            return yaml.load(text, _Loader)
+            return load_yaml(text)
         except yaml.YAMLError:
             raise ConfigError(key, f"{text!r} is not a valid value [command line]") from None
 
@@ -356,7 +277,7 @@ def from_dict(tree: Mapping[str, Any]) -> RunConfig:
 
 def to_yaml(config: RunConfig) -> str:
     """Return the resolved configuration as YAML that ``--config`` reads back unchanged."""
-    return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return dump_yaml(to_dict(config))
 
 
 def digest(config: RunConfig) -> str:
@@ -384,42 +305,3 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
-
-
-def print_help(prog: str, description: str) -> None:
-    """Print every option with its type, default and meaning."""
-    parser = _help_parser(prog, "--config FILE [--section.option VALUE ...]", description)
-    parser.add_argument("--config", metavar="FILE", help="YAML file of options; later flags win.")
-    parser.add_argument("--print_config", action="store_true", help="Print the resolved options and exit.")
-    parser.add_argument("--do_predict", action="store_true", help="Same as --predict.enabled true.")
-    _print_options(parser, [f.name for f in dataclasses.fields(RunConfig)])
-
-
-def print_command_help(prog: str, description: str, sections: Sequence[str]) -> None:
-    """Print the help of a command that reads a checkpoint and lets some sections be changed."""
-    flags = "--checkpoint FOLDER [...] [--section.option VALUE ...]"
-    _print_options(_help_parser(prog, flags, description), sections)
-
-
-def _help_parser(prog: str, flags: str, description: str) -> ArgumentParser:
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    return ArgumentParser(
-        prog=prog,
-        usage=f"{prog} {flags}",
-        description=description,
-        formatter_class=type("Plain", (DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter), {}),
-    )
-
-
-def _print_options(parser: ArgumentParser, sections: Sequence[str]) -> None:
-    for section in sections:
-        parser.add_class_arguments(_section(section), section)
-    whole = {key.rsplit(".", depth)[0] for key, _ in leaves(RunConfig) for depth in range(1, key.count(".") + 1)}
-    for action in parser._actions:
-        if action.option_strings and action.option_strings[0].removeprefix("--") in whole:
-            action.help = argparse.SUPPRESS  # sections from files of their own: --config does that
-    parser.print_help(sys.stdout)
-
-
-def _section(name: str) -> type:
-    return type(getattr(RunConfig(), name))

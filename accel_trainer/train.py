@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from accel_trainer.checks import check_config
 from accel_trainer.command import Outcome, run_command
 from accel_trainer.errors import ExitCode
+from accel_trainer.help_text import print_help
 from accel_trainer.launching import check_launch, rank
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.settings import print_help, read_settings, run_name, to_yaml
+from accel_trainer.settings import read_settings, run_name, to_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -28,7 +28,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "imports": {"errors"},
     "launching": {"errors"},
     "config": {"errors", "settings", "data"},  # the options of the built-in data; settings for RunConfig.from_yaml
-    "settings": {"errors", "options", "config"},
+    "yaml_files": {"errors"},
+    "help_text": {"options", "config"},
+    "settings": {"errors", "options", "config", "yaml_files"},
     "metrics": {"errors"},
     "checkpoints": {"errors", "__init__"},  # a manifest tells the version
     "data": {"errors", "options", "config"},
@@ -37,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tasks": {"errors", "config", "data", "models", "metrics"},
     "trainer": {"errors", "config", "data", "models", "metrics", "optim", "checkpoints", "tasks"},
 }
-WITHOUT_TORCH = ["errors", "options", "imports", "config", "settings", "launching"]
+WITHOUT_TORCH = ["errors", "options", "imports", "config", "yaml_files", "help_text", "settings", "launching"]
 
 
 def files_of(room: str) -> list[Path]:

@@ -9,7 +9,8 @@ from accel_trainer.checkpoints.files import read_json
 from accel_trainer.config import RunConfig
 from accel_trainer.errors import UserError
 from accel_trainer.reporting.words import is_number
-from accel_trainer.settings import flatten, from_dict, read_yaml, to_dict
+from accel_trainer.settings import flatten, from_dict, to_dict
+from accel_trainer.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

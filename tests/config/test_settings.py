@@ -24,7 +24,8 @@ from accel_trainer.config import (
     TrainingOptions,
 )
 from accel_trainer.data.bhm_options import BridgeOptions
-from accel_trainer.settings import SettingsError, flatten, from_dict, read_settings, read_yaml, to_dict, to_yaml
+from accel_trainer.settings import SettingsError, flatten, from_dict, read_settings, to_dict, to_yaml
+from accel_trainer.yaml_files import read_yaml
 
 # What YAML 1.1, YAML 1.2 or a careless writer would take for something else than a text.
 TRAPS = [
