@@ -1,4 +1,4 @@
-"""Random draws are keyed by (seed, step, micro-batch, process): never repeated, never shifted by what happens beside."""
+"""Random draws are keyed by (seed, step, micro-batch, process): never repeated, never shifted by anything else."""
 
 from __future__ import annotations
 
