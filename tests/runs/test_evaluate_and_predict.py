@@ -163,9 +163,10 @@ def test_reading_a_model_of_ones_own_runs_no_code_unless_trusted(tmp_path: Path)
         "        return super().forward(past_values.transpose(1, 2)).transpose(1, 2)\n"
     )
     run(command(tmp_path, "own", training__max_steps=3, model__name="mine:Mine"), tmp_path)
-    (tmp_path / "ran").unlink()
     for words in ([*EVALUATE, "--checkpoint", "own"], [*PREDICT, "--checkpoint", "own"]):
+        (tmp_path / "ran").unlink()
         refused = run(words, tmp_path, code=4)
         assert "--trust mine:Mine" in refused.stderr
         assert not (tmp_path / "ran").exists()
         run([*words, "--trust", "mine:Mine"], tmp_path)
+        assert (tmp_path / "ran").exists()
