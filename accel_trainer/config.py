@@ -242,6 +242,10 @@ class EarlyStoppingOptions:
         _check(bool(self.monitor), "early_stopping.monitor", self.monitor, "a logged metric such as val/mse")
         _at_least(1, "early_stopping.patience", self.patience)
         _at_least(0, "early_stopping.min_delta", self.min_delta)
+        better = {"val/r2": "max", **dict.fromkeys(("val/loss", "val/mse", "val/mae", "val/rmse"), "min")}
+        if self.mode != better.get(self.monitor, self.mode):
+            problem = f"{self.mode} would keep the worst {self.monitor}; it is better at its {better[self.monitor]}"
+            raise ConfigError("early_stopping.mode", problem)
 
     def check_logged(self, metrics: Iterable[str]) -> None:
         """Check that ``monitor`` is among the metrics that evaluations will log, each after ``val/``.

@@ -43,6 +43,8 @@ def _print_options(parser: ArgumentParser, sections: Sequence[str]) -> None:
         parser.add_class_arguments(_section(section), section)
     whole = {key.rsplit(".", depth)[0] for key, _ in leaves(RunConfig) for depth in range(1, key.count(".") + 1)}
     for action in parser._actions:
+        # "--name+ VALUE" would append to a list; lists are given whole here.
+        action.option_strings = [flag for flag in action.option_strings if not flag.endswith("+")]
         if action.option_strings and action.option_strings[0].removeprefix("--") in whole:
             action.help = argparse.SUPPRESS  # sections from files of their own: --config does that
     parser.print_help(sys.stdout)

@@ -27,7 +27,7 @@ def import_object(key: str, path: str) -> Any:
         sys.path.insert(0, here)  # as `python -m` does; console scripts and launchers do not
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
         raise ConfigError(key, f"{path!r}: cannot import {module_name!r}: {error}") from error
     if not hasattr(module, attribute):
         raise ConfigError(key, f"{path!r}: {module_name} has no {attribute!r}{nearest(attribute, dir(module))}")

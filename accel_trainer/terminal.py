@@ -25,6 +25,8 @@ class Terminal:
     """
 
     def __init__(self, *, enabled: bool = True) -> None:
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="replace")  # a unit that a terminal cannot show must not end a run
         # Into a file or a pipe lines keep their whole length: a wrapped line cannot be searched for.
         self.console = Console(quiet=not enabled, highlight=False, width=None if sys.stdout.isatty() else 200)
         self.interactive = enabled and self.console.is_terminal

@@ -102,12 +102,13 @@ def _look(config: RunConfig, folder: RunFolder, data_digest: str) -> Start:
             f"{config.data.path} does not hold the data that the checkpoint {checkpoint.path} was trained on (its "
             "digest differs); choose another --run.name, or allow it with --run.allow_changes [data.path]",
         )
-    notes += [f"changed since this run was started: {name}: {text}" for name, text in changes.harmless.items()]
+    changed = [f"{name}: {text}" for name, text in changes.harmless.items()]
+    if summary is not None and summary["training"]["step"] == checkpoint.step and not _goes_on(config, summary):
+        notes += [f"not applied, since the run is finished: {text}" for text in changed]
+        return Start(checkpoint, notes, summary)
+    notes += [f"changed since this run was started: {text}" for text in changed]
     if changes.fresh_optimizer:
         notes.append("the optimizer starts without what it had gathered")
-    finished = summary is not None and summary["training"]["step"] == checkpoint.step and not _goes_on(config, summary)
-    if finished:
-        return Start(checkpoint, notes, summary)
     lost_best = _best_is_lost(own, checkpoint, notes)
     notes.append(f"going on from step {checkpoint.step} ({checkpoint.path})")
     return Start(checkpoint, notes, None, changes.fresh_optimizer, lost_best, foreign)

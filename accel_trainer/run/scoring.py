@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from accel_trainer.errors import DataError
 from accel_trainer.models.closed_form import NormalEquations
 from accel_trainer.models.registry import MODELS, create_model
+from accel_trainer.tasks.forecasting import ForecastingTask
 from accel_trainer.trainer.agreement import sum_over_processes
 from accel_trainer.trainer.plan import own_range
 
@@ -51,7 +53,7 @@ class Baselines:
     """
 
     def __init__(self, names: list[str], shape: ForecastShape, train: Windows | None, evaluator: Evaluator) -> None:
-        self._evaluator = evaluator
+        self._evaluator, self._shape = evaluator, shape
         self.models: dict[str, nn.Module] = {}
         self.left_out: dict[str, str] = {}
         self.notes: dict[str, str] = {}
@@ -92,4 +94,8 @@ class Baselines:
 
     def score(self, samples: Samples) -> dict[str, Meter]:
         """Return the errors of each baseline on samples."""
-        return {name: self._evaluator.measure(model, samples) for name, model in self.models.items()}
+        # Each is asked for what its own forward names, which is less than what the model beside it may want.
+        return {
+            name: replace(self._evaluator, task=ForecastingTask(model, self._shape)).measure(model, samples)
+            for name, model in self.models.items()
+        }

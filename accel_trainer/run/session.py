@@ -20,7 +20,7 @@ from accel_trainer.hooks.progress import ProgressBar
 from accel_trainer.hooks.signals import Signals
 from accel_trainer.hooks.tracking import Tracking
 from accel_trainer.launching import check_processes, micro_batches_from_environment
-from accel_trainer.models.registry import create_model
+from accel_trainer.models.registry import MODELS, create_model
 from accel_trainer.run.forecast_data import ForecastData
 from accel_trainer.run.prediction import forecast_table, write_forecast
 from accel_trainer.run.resume import find_start
@@ -106,6 +106,8 @@ class Session:
             micro_batches=micro_batches_from_environment(),
         )
         terminal.say(model_line(config, trainer))
+        if data.targets < len(data.table.sensors) and config.model.name in MODELS:
+            terminal.say(f"{config.model.name} does not look at covariates: the forecasts are those without them")
         if start.checkpoint is not None:
             trainer.resume(start.checkpoint, fresh_optimizer=start.fresh_optimizer)
             if start.lost_best:
@@ -155,13 +157,13 @@ class Session:
                 self._predict(trainer.bare_model, task, data)
             summary = summarise(self.folder.path.name, self.config, trainer, data, scores, baselines, others)
             summary["timings"] = self.timings
-            self._show(summary)
             export(chosen.path, self.folder.model, describe(self.config, data), model_card(summary))
             self._report(trainer, summary, data, test)
             tracking.summarise(
                 {f"test/{name}": scores[name] for name in ("mse", "mae", "rmse", "r2") if name in scores}
             )
             write_json(self.folder.summary, summary)  # last: what it stands for is all there
+            self._show(summary)
         return self._ended(state.stop.kind, state.stop.reason, state.step)
 
     def _predict(self, model: nn.Module, task: ForecastingTask, data: ForecastData) -> None:

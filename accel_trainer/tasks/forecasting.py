@@ -92,7 +92,12 @@ class ForecastingTask:
             if name not in inputs:
                 inputs[name] = self._absent(name, batch)
         output = model(**inputs)
-        forecast: torch.Tensor = output if isinstance(output, torch.Tensor) else output.prediction_outputs
+        forecast = output if isinstance(output, torch.Tensor) else getattr(output, "prediction_outputs", None)
+        if not isinstance(forecast, torch.Tensor):
+            raise UserError(
+                f"model: {type(model).__name__} returned a {type(output).__name__}; expected the forecast as a tensor "
+                "[windows, data.horizon, targets], or an object that holds it as prediction_outputs"
+            )
         if not self._checked:
             expected = (len(batch["past_values"]), self.shape.horizon, self.shape.targets)
             if tuple(forecast.shape) != expected:

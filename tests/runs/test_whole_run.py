@@ -130,3 +130,20 @@ def test_a_forecast_can_be_asked_for_afterwards(tmp_path: Path) -> None:
     done = run([*command(tmp_path, "late", training__max_steps=3), "--do_predict"])
     assert "finished" in done.stdout
     assert (tmp_path / "late/predictions/forecast.csv").is_file()
+
+
+def test_a_model_that_wants_calendar_features_is_scored_beside_baselines_that_do_not(tmp_path: Path) -> None:
+    (tmp_path / "timed.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "class Timed(nn.Module):\n"
+        "    def __init__(self, shape):\n"
+        "        super().__init__()\n"
+        "        self.values = nn.Linear(shape.context, shape.horizon)\n"
+        "        self.time = nn.Linear(shape.time_features, shape.targets)\n"
+        "    def forward(self, past_values, future_time_features):\n"
+        "        return self.values(past_values.transpose(1, 2)).transpose(1, 2) + self.time(future_time_features)\n"
+    )
+    words = command(tmp_path, "timed", model__name="timed:Timed", training__max_steps=5, predict__enabled="true")
+    run(words, tmp_path)
+    assert "persistence" in read(tmp_path / "timed/summary.json")["baselines"]

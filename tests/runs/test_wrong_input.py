@@ -30,6 +30,7 @@ CSV = "date,a [mm],b\n" + "".join(f"2025-01-01 {h:02d}:00:00,{h * 0.5},{-h}\n" f
         (["--data.path", "mine.csv", "--tracking.trackers", "[wndb]"], ["tracking.trackers", "wandb"]),
         (["--data.path", "mine.csv", "--run.resume", "runs/none"], ["run.resume", "runs/none"]),
         (["--data.path", "mine.csv", "--early_stopping.monitor", "val/mze"], ["early_stopping.monitor", "val/mse"]),
+        (["--early_stopping.monitor", "val/r2"], ["early_stopping.mode", "max"]),
         (["--data.split.train", "0.9", "--data.split.test", "0.2"], ["data.split", "no rows for validation"]),
         (["train"], ["'train' is not an option"]),
     ],
@@ -98,6 +99,11 @@ class WrongShape(nn.Linear):
         return super().forward(past_values.transpose(1, 2)).transpose(1, 2)
 
 
+class Pair(WrongShape):
+    def forward(self, past_values):
+        return super().forward(past_values), None
+
+
 class Peeks(WrongShape):
     def forward(self, past_values, future_values):
         return super().forward(past_values)
@@ -122,6 +128,7 @@ class NoWeights(nn.Module):
     [
         ("WrongShape", 2, ["shape", "(32, 13, 5)", "(32, 12, 5)"]),
         ("Peeks", 2, ["future_values", "must forecast"]),
+        ("Pair", 2, ["returned a tuple"]),
         ("NoWeights", 2, ["no weights"]),
         ("Missing", 2, ["no 'Missing'"]),
         ("Broken", 3, []),

@@ -98,6 +98,6 @@ def test_a_restart_remembers_the_count_but_not_the_options(before, after, raised
 
 
 def test_a_hook_without_a_past_starts_anew():
-    hook = EarlyStopping(EarlyStoppingOptions(patience=4, mode="max"))
+    hook = EarlyStopping(EarlyStoppingOptions(patience=4, monitor="val/r2", mode="max"))
     hook.load_state_dict({})
     assert hook.count == Patience(4, mode="max")
