@@ -89,7 +89,7 @@ class Store:
         files: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         self.root, self._keep_last = root, keep_last
-        self._facts, self._files = facts or {}, files or {}
+        self._facts, self.files = facts or {}, files or {}
 
     def save(self, accelerator: Accelerator, step: int, own_state: dict[str, Any], protect: int | None) -> Path:
         """Write a checkpoint; called on all processes together.
@@ -113,7 +113,7 @@ class Store:
             staging.mkdir(parents=True)
 
         def commit() -> None:
-            for extra, content in {**self._files, STATE: own_state}.items():
+            for extra, content in {**self.files, STATE: own_state}.items():
                 write_json(staging / extra, content)
             facts = {"step": step, "processes": accelerator.num_processes, **self._facts, "versions": versions()}
             write_manifest(staging, facts)

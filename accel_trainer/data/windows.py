@@ -11,9 +11,8 @@ import torch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from accel_trainer.data.samples import Batch
     from accel_trainer.data.split import Rows
-
-Batch = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class NoOptions:
-    """Nothing beside learning rate and weight decay."""
-
-
-@dataclass(frozen=True)
 class SGDOptions:
     """Stochastic gradient descent."""
 

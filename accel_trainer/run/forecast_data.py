@@ -12,7 +12,7 @@ from accel_trainer.data.calendar import calendar_features, calendar_names
 from accel_trainer.data.scale import Scaler
 from accel_trainer.data.sources import choose_sensors, read_table
 from accel_trainer.data.split import Splits, split_rows
-from accel_trainer.data.windows import Batch, Series, Windows
+from accel_trainer.data.windows import Series, Windows
 from accel_trainer.errors import DataError
 from accel_trainer.models.registry import ForecastShape
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from accel_trainer.config import DataOptions
+    from accel_trainer.data.samples import Batch
     from accel_trainer.data.split import Rows
     from accel_trainer.data.table import Table
 

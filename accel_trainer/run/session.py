@@ -87,9 +87,8 @@ class Session:
         if start.finished is not None:
             return self._finished_before(start.finished, data)
 
-        described = describe(config, data)
         facts = {"data_digest": data.table.digest, "batch_size": config.training.batch_size}
-        store = Store(self.folder.checkpoints, config.checkpoint.keep_last, facts, described)
+        store = Store(self.folder.checkpoints, config.checkpoint.keep_last, facts, describe(config, data))
         if self.main:
             store.clear_staging()
             self.folder.write_status("running")
@@ -157,7 +156,7 @@ class Session:
                 self._predict(trainer.bare_model, task, data)
             summary = summarise(self.folder.path.name, self.config, trainer, data, scores, baselines, others)
             summary["timings"] = self.timings
-            export(chosen.path, self.folder.model, describe(self.config, data), model_card(summary))
+            export(chosen.path, self.folder.model, store.files, model_card(summary))
             self._report(trainer, summary, data, test)
             tracking.summarise(
                 {f"test/{name}": scores[name] for name in ("mse", "mae", "rmse", "r2") if name in scores}

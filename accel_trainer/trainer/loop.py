@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from accel_trainer.checkpoints.store import bare
 from accel_trainer.config import RunConfig
 from accel_trainer.data.permutation import key
 from accel_trainer.errors import ConfigError
@@ -153,10 +154,10 @@ class Trainer:
             # A diverged run keeps its last healthy checkpoints: what it is now is worth nothing to go on from.
             diverged = state.stop is not None and state.stop.kind == "diverged"
             save = (decision.save or last or state.stop is not None) and not diverged
-            if save or diverged or len(self._rows) >= self.config.tracking.log_every:
-                self._drain()
             if save:
                 self.save_checkpoint()
+            elif diverged or len(self._rows) >= self.config.tracking.log_every:
+                self._drain()
         state.stop = state.stop or Stop("completed", f"all {plan.total_steps} steps done")
 
     def _step(self) -> None:
@@ -224,8 +225,7 @@ class Trainer:
     @property
     def bare_model(self) -> nn.Module:
         """The model without what Accelerate wraps around it."""
-        model: nn.Module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        return model
+        return bare(self.accelerator, self.model)
 
     def _evaluation_due(self, last: bool) -> bool:
         if self.validation is None:
