@@ -5,6 +5,10 @@ Two launches go wrong without a word. ``accelerate launch --cpu --num_processes 
 starts two processes that never meet: each trains the whole run, in the same folder. Both are refused here, with the
 command that does what was meant.
 
+A launcher also stands between its processes and whoever wants to end them. ``accelerate launch`` of one process dies of
+SIGTERM and its process trains on, an orphan; ``torchrun`` passes SIGTERM on but dies of SIGUSR1. So the processes ask
+the system to be told of their launcher's end.
+
 Nothing here imports torch: a wrong launch is refused before two seconds of imports.
 """
 
@@ -12,6 +16,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +33,8 @@ _ACCELERATE_WITH_COMMAND = ("accelerate", "accelerate.commands.accelerate_cli")
 _TORCHRUN = ("torchrun", "torch.distributed.run")
 
 _CPU = "ACCELERATE_USE_CPU"
+
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def rank() -> int:
@@ -110,6 +117,28 @@ def check_processes(num_processes: int, expect_processes: int | None) -> None:
             f"joins them only when {_CPU}=true{_command(started, launcher, on_cpu=True)}{_command(1, launcher)}"
         )
     _check_expected(num_processes, expect_processes, launcher)
+
+
+def end_with_launcher() -> None:
+    """Have SIGTERM sent to this process when the launcher that started it ends, however that ends.
+
+    Any other parent does not count: a shell, nohup or a scheduler's step may end before a run. Only Linux offers this;
+    elsewhere nothing happens. To be called on the main thread, once SIGTERM is handled: it may come at once.
+
+    Linux looks at the thread that started this process rather than at its process. Both launchers start theirs from the
+    main thread, which lives as long as they do.
+    """
+    parent = os.getppid()
+    if sys.platform != "linux" or _launcher() is None:
+        return
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGTERM), 0, 0, 0) != 0:
+        problem = os.strerror(ctypes.get_errno())
+        print(f"this process will not end with its launcher: prctl: {problem}", file=sys.stderr)
+    elif os.getppid() != parent:
+        signal.raise_signal(signal.SIGTERM)  # the launcher ended just before it was asked for
 
 
 def _check_expected(started: int, expected: int | None, launcher: _Launcher | None) -> None:

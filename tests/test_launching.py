@@ -251,3 +251,82 @@ def test_micro_batches_asked_of_accelerate(plain: pytest.MonkeyPatch) -> None:
     plain.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "auto")
     with pytest.raises(LaunchError, match="ACCELERATE_GRADIENT_ACCUMULATION_STEPS"):
         micro_batches_from_environment()
+
+
+# Says what it is told, and what ends it. With "late", its launcher ends in the moment it is found.
+CHILD = """
+import os, signal, sys, time
+from accel_trainer import launching
+
+
+def say(text):
+    os.write(1, f"{text}\\n".encode())
+
+
+def told(number, frame):
+    say(f"told {signal.Signals(number).name}")
+    os._exit(0)
+
+
+signal.signal(signal.SIGTERM, told)
+parent, find = os.getppid(), launching._launcher
+if "late" in sys.argv:
+
+    def find_late():
+        launcher = find()
+        os.kill(parent, signal.SIGKILL)
+        while os.getppid() == parent:
+            time.sleep(0.01)
+        return launcher
+
+    launching._launcher = find_late
+launching.end_with_launcher()
+say("ready")
+while os.getppid() == parent:
+    time.sleep(0.01)
+time.sleep(0.5)
+say("alone")
+"""
+
+
+def lines_after_the_parents_end(words: list[str], folder: Path, kill: bool = True) -> list[str]:
+    """Start a parent of the child above, end it by SIGKILL once the child is ready, and return what the child said."""
+    (folder / "probe.py").write_text(CHILD)
+    path = os.pathsep.join([str(Path(__file__).parents[1]), str(folder)])
+    parent = subprocess.Popen(
+        words, cwd=folder, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    said = []
+    if kill:
+        said.append(parent.stdout.readline())
+        parent.kill()
+    parent.wait(timeout=30)
+    said.append(parent.stdout.read())  # to the end: the child holds the other end of the pipe
+    return "".join(said).split("\n")[:-1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a parent's end")
+@pytest.mark.parametrize("launch", ["accelerate launch -m probe", "accelerate-launch probe.py --x 1"])
+def test_a_process_ends_with_its_launcher(folder: Path, launch: str) -> None:
+    words = [sys.executable, *shlex.split(f"bin/{launch}")]
+    assert lines_after_the_parents_end(words, folder) == ["ready", "told SIGTERM"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a parent's end")
+def test_a_launcher_that_ends_too_early_to_be_told_of(folder: Path) -> None:
+    words = [sys.executable, "bin/accelerate", "launch", "-m", "probe", "late"]
+    assert lines_after_the_parents_end(words, folder, kill=False) == ["told SIGTERM"]
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        "sh -c '{python} -m probe; true'",
+        "sh -c '{python} -m probe & wait'",
+        "nohup sh -c '{python} -m probe; true'",
+    ],
+)
+def test_a_process_outlives_any_other_parent(folder: Path, parent: str) -> None:
+    words = shlex.split(parent.format(python=sys.executable))
+    assert lines_after_the_parents_end(words, folder) == ["ready", "alone"]

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +114,38 @@ def children(pid: int) -> list[int]:
         if int(fields[1]) == pid:
             found.append(int(stat.parent.name))
     return found
+
+
+def family(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    return [pid, *(member for child in children(pid) for member in family(child))]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process does anything yet; one that nobody has asked for its exit code does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(happened: Callable[[], object], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    """Two run folders hold the same numbers and, to the last bit, the same weights."""
+    import torch
+    from safetensors.torch import load_file
+
+    assert (first / "metrics.jsonl").read_text() == (second / "metrics.jsonl").read_text()
+    last = checkpoint_steps(first)[-1]
+    assert checkpoint_steps(second)[-1] == last
+    for name in (f"checkpoints/step-{last:08d}/model.safetensors", "model/model.safetensors"):
+        one, other = load_file(first / name), load_file(second / name)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert read(first / "summary.json")["test"] == read(second / "summary.json")["test"]
