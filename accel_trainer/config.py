@@ -143,6 +143,8 @@ class ModelOptions:
     """A built-in model (nlinear, dlinear, persistence, …) or module:Class of your own."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of that model, checked against its own list."""
+    init_from: str | None = None
+    """Run, checkpoint or model folder whose weights a new run starts from, as far as names and shapes fit."""
 
     def __post_init__(self) -> None:
         _check(bool(self.name), "model.name", self.name, "a model's name or module:Class")
@@ -210,8 +212,13 @@ class TrainingOptions:
     max_nonfinite_steps: int = 5
     """Steps in a row with a NaN or infinite gradient (their updates are left out) before the run stops; with fp16
     the loss scale falls during these."""
+    max_time: float | None = None
+    """Seconds from the start of the process after which it saves and ends with exit code 75, as a signal would make
+    it; the same command goes on. null: no limit."""
+    threads: int | None = None
+    """CPU threads of each process; null: as many as torch takes, and after that the number the run was begun with."""
     deterministic: bool = False
-    """Use only deterministic kernels: bit-equal repeats on a GPU, at some cost in speed."""
+    """Use only deterministic kernels: bit-equal repeats on a GPU, at some cost in speed. A CPU needs it not."""
 
     def __post_init__(self) -> None:
         _at_least(1, "training.epochs", self.epochs)
@@ -221,6 +228,8 @@ class TrainingOptions:
         _above_zero("training.loss_delta", self.loss_delta)
         _above_zero("training.clip_norm", self.clip_norm)
         _at_least(1, "training.max_nonfinite_steps", self.max_nonfinite_steps)
+        _above_zero("training.max_time", self.max_time)
+        _at_least(1, "training.threads", self.threads)
 
 
 @dataclass
@@ -265,13 +274,31 @@ class CheckpointOptions:
     """What is saved while training, for going on after a crash."""
 
     every_steps: int | None = None
-    """Steps between checkpoints; null: only after evaluations and at the end."""
+    """Steps between checkpoints, besides those after evaluations and at the end; null: only these."""
+    every_epochs: int | None = None
+    """Epochs between checkpoints, besides the others."""
+    every_minutes: float | None = None
+    """Minutes between checkpoints, besides the others."""
     keep_last: int = 2
-    """Newest checkpoints kept besides the best one."""
+    """Newest checkpoints kept."""
+    keep_best: int = 1
+    """Checkpoints kept that have the best values of early_stopping.monitor."""
+    keep_every: int | None = None
+    """Checkpoints kept whose step is a multiple of this, for looking back; null: none for that reason."""
+    asynchronous: bool = False
+    """Let training wait only until its state is copied in memory; a thread writes the copy. Takes the memory of a
+    second state."""
+    trust: bool = False
+    """Read checkpoint files that can run code when read: some optimizers from elsewhere need it. Only for files
+    whose origin you know."""
 
     def __post_init__(self) -> None:
         _at_least(1, "checkpoint.every_steps", self.every_steps)
+        _at_least(1, "checkpoint.every_epochs", self.every_epochs)
+        _above_zero("checkpoint.every_minutes", self.every_minutes)
         _at_least(1, "checkpoint.keep_last", self.keep_last)
+        _at_least(1, "checkpoint.keep_best", self.keep_best)
+        _at_least(1, "checkpoint.keep_every", self.keep_every)
 
 
 @dataclass

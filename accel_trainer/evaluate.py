@@ -69,8 +69,8 @@ def evaluate(settings: Settings, split: str) -> dict[str, Any]:
     from accel_trainer.checkpoints.files import write_json
     from accel_trainer.launching import check_processes
     from accel_trainer.metrics.verdict import verdict
+    from accel_trainer.run.lines import machine_line
     from accel_trainer.run.scoring import Baselines, report
-    from accel_trainer.run.session import machine_line
     from accel_trainer.run.trained import Trained
     from accel_trainer.tasks.forecasting import ForecastingTask
     from accel_trainer.terminal import Terminal, results_table, sensors_table

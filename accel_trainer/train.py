@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from accel_trainer.checks import check_config
-from accel_trainer.command import Outcome, run_command
+from accel_trainer.command import Outcome, command_began, run_command
 from accel_trainer.errors import ExitCode
 from accel_trainer.help_text import print_help
 from accel_trainer.launching import check_launch, rank
@@ -62,7 +62,7 @@ def train(config: RunConfig, outcome: Outcome | None = None) -> ExitCode:
     from accel_trainer.run.session import Session
 
     try:
-        return Session(config, folder, notes).run()
+        return Session(config, folder, notes, began=command_began()).run()
     finally:
         if outcome is None:
             folder.unlock()

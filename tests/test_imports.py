@@ -19,7 +19,8 @@ from accel_trainer.options import leaves
 ROOT = Path(accel_trainer.__file__).parent
 HEAVY = {"torch", "accelerate", "wandb", "datasets", "matplotlib", "transformers", "pandas", "pyarrow", "safetensors"}
 
-# A room is a subpackage or a single module of the package.
+# A room is a subpackage or a single module of the package. A subpackage's __main__.py belongs to none: like the single
+# modules that are commands, it is an entry point, which may import every room and which nobody imports.
 ENTRY_POINTS = {"train", "evaluate", "predict", "report", "doctor"}
 ABOVE_TRAINER = {*ENTRY_POINTS, "checks", "command", "hooks", "run", "tracking", "reporting", "terminal"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -44,7 +45,9 @@ WITHOUT_TORCH = ["errors", "options", "imports", "config", "yaml_files", "help_t
 
 def files_of(room: str) -> list[Path]:
     single = ROOT / f"{room}.py"
-    return [single] if single.exists() else sorted((ROOT / room).rglob("*.py"))
+    if single.exists():
+        return [single]
+    return sorted(path for path in (ROOT / room).rglob("*.py") if path.name != "__main__.py")
 
 
 def imported(path: Path) -> Iterator[tuple[str, int]]:
@@ -90,6 +93,8 @@ def test_nobody_imports_an_entry_point():
     for room in set(all_rooms()) - ENTRY_POINTS:
         wrong = [place for other, place in rooms_imported(room) if other in ENTRY_POINTS]
         assert not wrong, "\n".join(wrong)
+    for path in ROOT.rglob("*.py"):
+        assert not [module for module, _ in imported(path) if "__main__" in module.split(".")], path
 
 
 @pytest.mark.parametrize("room", WITHOUT_TORCH)
@@ -105,7 +110,20 @@ def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
 
 
 @pytest.mark.parametrize(
-    "module", ["", ".config", ".settings", ".checks", ".launching", ".command", ".train", ".evaluate", ".predict"]
+    "module",
+    [
+        "",
+        ".config",
+        ".settings",
+        ".checks",
+        ".launching",
+        ".command",
+        ".train",
+        ".evaluate",
+        ".predict",
+        ".report",
+        ".checkpoints.__main__",
+    ],
 )
 def test_a_command_starts_without_the_slow_imports(module):
     code = f"import sys, accel_trainer{module}; print(*sorted({HEAVY!r} & sys.modules.keys()))"

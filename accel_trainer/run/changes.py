@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +12,22 @@ from accel_trainer.settings import flatten, to_dict
 if TYPE_CHECKING:
     from accel_trainer.config import RunConfig
 
-_WITHOUT_EFFECT = ("run.", "tracking.", "checkpoint.", "predict.", "evaluation.batch_size", "training.micro_batch_size")
+_WITHOUT_EFFECT = (
+    "run.",
+    "tracking.",
+    "checkpoint.",
+    "predict.",
+    "evaluation.batch_size",
+    "training.micro_batch_size",
+    "training.max_time",
+    "training.threads",
+)
 _EXPERIMENT = ("run.seed", "data.", "model.", "training.batch_size", "training.loss", "training.loss_delta")
 _OPTIMIZER = ("optimizer.name", "optimizer.decay_all")
 # The file may move: whether it is the same data is told by its digest.
 _JUDGED_ELSEWHERE = ("data.path",)
+# Has had its effect once there is a checkpoint.
+_ONLY_AT_FIRST = ("model.init_from",)
 
 
 @dataclass(frozen=True)
@@ -37,11 +50,11 @@ class Changes:
 
 def compare(before: RunConfig, now: RunConfig) -> Changes:
     """Compare two configurations option by option; options without effect on the result are left out."""
-    old, new = flatten(to_dict(before)), flatten(to_dict(now))
+    old, new = _options(before), _options(now)
     breaking: dict[str, str] = {}
     harmless: dict[str, str] = {}
     for name in sorted(old.keys() | new.keys()):
-        if old.get(name) == new.get(name) or name in _JUDGED_ELSEWHERE:
+        if old.get(name) == new.get(name) or name in (*_JUDGED_ELSEWHERE, *_ONLY_AT_FIRST):
             continue
         text = f"{_show(old.get(name))} -> {_show(new.get(name))}"
         if name.startswith((*_EXPERIMENT, *_OPTIMIZER)):
@@ -49,6 +62,20 @@ def compare(before: RunConfig, now: RunConfig) -> Changes:
         elif not name.startswith(_WITHOUT_EFFECT):
             harmless[name] = text
     return Changes(breaking, harmless)
+
+
+def experiment_digest(config: RunConfig, data_digest: str) -> str:
+    """Return what tells the checkpoints of one experiment from those of another: data, model, seed, batch, loss."""
+    options = {name: value for name, value in _options(config).items() if name.startswith(_EXPERIMENT)}
+    for name in (*_JUDGED_ELSEWHERE, *_ONLY_AT_FIRST):
+        options.pop(name, None)
+    text = json.dumps([data_digest, options], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _options(config: RunConfig) -> dict[str, Any]:
+    """Return every option by its dotted name; an empty mapping of further options says nothing."""
+    return {name: value for name, value in flatten(to_dict(config)).items() if value != {}}
 
 
 def _show(value: Any) -> str:

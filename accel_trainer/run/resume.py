@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate.utils import broadcast_object_list
 
-from accel_trainer.checkpoints.files import read_json
+from accel_trainer.checkpoints.checkpoint import DESCRIPTION, Checkpoint, read_object
 from accel_trainer.checkpoints.manifest import problem
-from accel_trainer.checkpoints.store import Checkpoint, Store
+from accel_trainer.checkpoints.store import Store
 from accel_trainer.errors import CheckpointError, ConfigError, UserError
 from accel_trainer.run.changes import compare
 from accel_trainer.settings import from_dict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from accelerate import Accelerator
 
     from accel_trainer.config import RunConfig
     from accel_trainer.run.folder import RunFolder
+    from accel_trainer.trainer.environment import Environment
 
 
 @dataclass
@@ -33,6 +38,7 @@ class Start:
         fresh_optimizer: the saved optimizer's state is of no use.
         lost_best: the best checkpoint is gone or damaged: what counts as best starts anew.
         foreign: the state was another run's, which keeps its own place in the tracker.
+        environment: what the checkpoint remembers of the machine; empty in old ones.
     """
 
     checkpoint: Checkpoint | None = None
@@ -41,6 +47,37 @@ class Start:
     fresh_optimizer: bool = False
     lost_best: bool = False
     foreign: bool = False
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    def use_threads(self, wanted: int | None) -> str | None:
+        """Use as many CPU threads as before, since another number adds up in another order; return what to say of it.
+
+        Args:
+            wanted: the option ``training.threads``, which decides when it is set.
+        """
+        before, now = self.environment.get("threads"), torch.get_num_threads()
+        if wanted is not None or before is None or before == now or before > _cores():
+            return None
+        torch.set_num_threads(before)
+        return f"CPU threads: {before} as before, not {now}, for the same sums; training.threads decides otherwise"
+
+    def micro_batches(self, processes: int) -> int | None:
+        """Return the passes that a step was cut into before, if as many processes share it now."""
+        return self.environment.get("micro_batches") if self.environment.get("processes") == processes else None
+
+    def exactness(self, now: Environment, *, deterministic: bool) -> Iterator[str]:
+        """Yield what keeps the rest of the run from being equal to the last bit to one that was never interrupted."""
+        if changed := now.differences(self.environment):
+            yield (
+                f"not bit-exact from here on: {', '.join(changed)}; the windows, their order and the learning rates "
+                "stay the same"
+            )
+        elif now.device.startswith("cuda") and not deterministic:
+            yield "a GPU adds up in no fixed order: equal up to that; --training.deterministic true is bit-exact"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_start(accelerator: Accelerator, config: RunConfig, folder: RunFolder, data_digest: str) -> Start:
@@ -54,7 +91,7 @@ def find_start(accelerator: Accelerator, config: RunConfig, folder: RunFolder, d
     if accelerator.is_main_process:
         try:
             found = [_look(config, folder, data_digest)]
-        except (UserError, OSError, ValueError, KeyError) as error:
+        except (UserError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             found = [error]  # whatever it is: the others must not wait for an answer that never comes
     if accelerator.num_processes > 1:
         broadcast_object_list(found)
@@ -111,7 +148,8 @@ def _look(config: RunConfig, folder: RunFolder, data_digest: str) -> Start:
         notes.append("the optimizer starts without what it had gathered")
     lost_best = _best_is_lost(own, checkpoint, notes)
     notes.append(f"going on from step {checkpoint.step} ({checkpoint.path})")
-    return Start(checkpoint, notes, None, changes.fresh_optimizer, lost_best, foreign)
+    environment = checkpoint.own_state().get("environment", {})
+    return Start(checkpoint, notes, None, changes.fresh_optimizer, lost_best, foreign, environment)
 
 
 def _newest(store: Store) -> tuple[Checkpoint | None, list[str]]:
@@ -126,10 +164,10 @@ def _newest(store: Store) -> tuple[Checkpoint | None, list[str]]:
 
 def _recorded(checkpoint: Checkpoint) -> RunConfig:
     """Return the options that a checkpoint was written under."""
-    path = checkpoint.path / "config.json"
+    path = checkpoint.path / DESCRIPTION
     try:
-        return from_dict(read_json(path)["run"])
-    except (OSError, ValueError, KeyError, ConfigError) as error:
+        return from_dict(read_object(path)["run"])
+    except (ValueError, KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: cannot be read by this version: {error}") from None
 
 
@@ -145,7 +183,7 @@ def _adopt(named: Path, own: Store) -> tuple[Checkpoint, list[str]]:
         source, notes = _newest(store)
     if source is None:
         raise CheckpointError(f"run.resume: {named} holds no checkpoint")
-    best = source.own_state()["trainer"]["best"]
+    best = source.trainer_state()["best"]
     if best and best["step"] != source.step and problem(store.path(best["step"])) is None:
         own.adopt(store.at(best["step"]))
     return own.adopt(source), [*notes, f"taken over from {source.path}"]
@@ -162,7 +200,7 @@ def _check_named(named: Path, folder: RunFolder) -> None:
 
 
 def _best_is_lost(store: Store, checkpoint: Checkpoint, notes: list[str]) -> bool:
-    best = checkpoint.own_state()["trainer"]["best"]
+    best = checkpoint.trainer_state()["best"]
     trouble = problem(store.path(best["step"])) if best else None
     if trouble is None:
         return False

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import set_seed
 
-from accel_trainer import __version__
 from accel_trainer.checkpoints.files import write_json
-from accel_trainer.checkpoints.store import Store, load_weights
-from accel_trainer.errors import ExitCode
+from accel_trainer.checkpoints.manifest import problem
+from accel_trainer.checkpoints.rotation import Keep
+from accel_trainer.checkpoints.store import Store
+from accel_trainer.checkpoints.weights import load_weights, load_what_fits
+from accel_trainer.errors import CheckpointError, ExitCode
 from accel_trainer.hooks.checkpointing import Checkpointing
 from accel_trainer.hooks.early_stopping import EarlyStopping
 from accel_trainer.hooks.metrics_file import MetricsFile, read_rows
 from accel_trainer.hooks.progress import ProgressBar
 from accel_trainer.hooks.signals import Signals
+from accel_trainer.hooks.time_limit import TimeLimit
 from accel_trainer.hooks.tracking import Tracking
 from accel_trainer.launching import check_processes, micro_batches_from_environment
 from accel_trainer.models.registry import MODELS, create_model
+from accel_trainer.run.changes import experiment_digest
 from accel_trainer.run.forecast_data import ForecastData
+from accel_trainer.run.lines import data_line, machine_line, model_line
 from accel_trainer.run.prediction import forecast_table, write_forecast
 from accel_trainer.run.resume import find_start
 from accel_trainer.run.scoring import Baselines, report
 from accel_trainer.run.summary import model_card, summarise
-from accel_trainer.run.trained import Trained, describe, export
+from accel_trainer.run.trained import Trained, describe, export, find
+from accel_trainer.settings import digest as config_digest
 from accel_trainer.settings import to_dict, to_yaml
 from accel_trainer.tasks.forecasting import ForecastingTask
 from accel_trainer.terminal import Terminal, results_table, sensors_table
@@ -36,13 +43,14 @@ from accel_trainer.trainer.precision import create_accelerator
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from accelerate import Accelerator
     from torch import nn
 
+    from accel_trainer.checkpoints.writer import Saved
     from accel_trainer.config import RunConfig
     from accel_trainer.data.windows import Windows
     from accel_trainer.run.folder import RunFolder
     from accel_trainer.trainer.hooks import Hook
+    from accel_trainer.trainer.state import TrainState
 
 
 class Session:
@@ -52,15 +60,21 @@ class Session:
         config: the resolved options.
         folder: of the run, locked by the main process.
         notes: what people should know about this start, one line each.
+        began: when the process began, by ``time.monotonic()``; None: now.
     """
 
-    def __init__(self, config: RunConfig, folder: RunFolder, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, notes: Sequence[str] = (), began: float | None = None
+    ) -> None:
         self.config, self.folder = config, folder
+        self._began = time.monotonic() if began is None else began
         self.accelerator = create_accelerator(config.training)
         check_processes(self.accelerator.num_processes, config.run.expect_processes)
         self.main = self.accelerator.is_main_process
         self.terminal = Terminal(enabled=self.main)
         self.timings: dict[str, float] = {}
+        if config.training.threads is not None:
+            torch.set_num_threads(config.training.threads)
         for line in (machine_line(self.accelerator), *notes):
             self.terminal.say(line)
 
@@ -86,9 +100,12 @@ class Session:
             terminal.say(note)
         if start.finished is not None:
             return self._finished_before(start.finished, data)
+        if threads := start.use_threads(config.training.threads):
+            terminal.say(threads)
+        if start.checkpoint is None and config.model.init_from is not None:
+            self._start_from(config.model.init_from, model)
 
-        facts = {"data_digest": data.table.digest, "batch_size": config.training.batch_size}
-        store = Store(self.folder.checkpoints, config.checkpoint.keep_last, facts, describe(config, data))
+        store = self._store(data)
         if self.main:
             store.clear_staging()
             self.folder.write_status("running")
@@ -102,7 +119,7 @@ class Session:
             hooks=self._hooks(tracking),
             store=store,
             accelerator=self.accelerator,
-            micro_batches=micro_batches_from_environment(),
+            micro_batches=micro_batches_from_environment() or start.micro_batches(self.accelerator.num_processes),
         )
         terminal.say(model_line(config, trainer))
         if data.targets < len(data.table.sensors) and config.model.name in MODELS:
@@ -113,6 +130,8 @@ class Session:
                 trainer.state.best = None
             if start.foreign:
                 trainer.state.tracker_run_id = None
+            for note in start.exactness(trainer.environment, deterministic=config.training.deterministic):
+                terminal.say(note)
         if self.main:
             self.folder.write_config(to_yaml(config))
         code = ExitCode.DEFECT
@@ -134,6 +153,8 @@ class Session:
             state = trainer.fit()
         assert state.stop is not None
         self.terminal.say(f"training ended at step {state.step}: {state.stop.reason}")
+        if trainer.unsaved is not None and state.stop.kind != "diverged":
+            return self._unsaved(trainer.unsaved, state)
         if state.stop.kind == "preempted":
             self._status("preempted", ExitCode.PREEMPTED, state.stop.reason, state.step)
             self.terminal.say("saved; the same command goes on from here")
@@ -156,6 +177,7 @@ class Session:
                 self._predict(trainer.bare_model, task, data)
             summary = summarise(self.folder.path.name, self.config, trainer, data, scores, baselines, others)
             summary["timings"] = self.timings
+            self.folder.check()
             export(chosen.path, self.folder.model, store.files, model_card(summary))
             self._report(trainer, summary, data, test)
             tracking.summarise(
@@ -164,6 +186,43 @@ class Session:
             write_json(self.folder.summary, summary)  # last: what it stands for is all there
             self._show(summary)
         return self._ended(state.stop.kind, state.stop.reason, state.step)
+
+    def _unsaved(self, saved: Saved, state: TrainState) -> ExitCode:
+        """End without a test: what would be tested is not on the disk, and the same command can mend that."""
+        assert state.stop is not None
+        reason = f"{state.stop.reason}, but the last checkpoint could not be written: {saved.problem}"
+        self.terminal.say(f"{saved.path} is missing: {saved.problem}")
+        self.terminal.say("nothing saved before is lost; the same command goes on from there once this is mended")
+        self._status("failed", ExitCode.CHECKPOINT, reason, state.step)
+        return ExitCode.CHECKPOINT
+
+    def _store(self, data: ForecastData) -> Store:
+        config, digest = self.config, data.table.digest
+        options, stopping = config.checkpoint, config.early_stopping
+        keep = Keep(options.keep_last, options.keep_best, options.keep_every, stopping.monitor, stopping.mode)
+        experiment = {
+            "data_digest": digest,
+            "batch_size": config.training.batch_size,
+            "experiment": experiment_digest(config, digest),
+        }
+        facts = {"config_digest": config_digest(config)}
+        return Store(
+            self.folder.checkpoints,
+            keep,
+            experiment=experiment,
+            facts=facts,
+            files=describe(config, data),
+            guard=self.folder.check,
+        )
+
+    def _start_from(self, path: str, model: nn.Module) -> None:
+        source = find(Path(path))
+        if trouble := problem(source):
+            raise CheckpointError(f"model.init_from: {source}: {trouble}")
+        taken = load_what_fits(source, model)
+        self.terminal.say(f"weights from {source}: {len(taken.fitting)} of {len(model.state_dict())} tensors fit")
+        if differences := taken.differences():
+            self.terminal.say(f"weights from {source}, not taken: {differences}; these start as new")
 
     def _predict(self, model: nn.Module, task: ForecastingTask, data: ForecastData) -> None:
         for path in write_forecast(forecast_table(model, task, data), self.folder.predictions):
@@ -214,14 +273,15 @@ class Session:
 
     def _hooks(self, tracking: Tracking) -> list[Hook]:
         config = self.config
-        stopping: list[Hook] = [EarlyStopping(config.early_stopping)] if config.early_stopping.enabled else []
+        limit, stopping = config.training.max_time, config.early_stopping
         return [
             Signals(),
-            *stopping,
-            MetricsFile(self.folder.metrics),
+            *([TimeLimit(limit, self._began)] if limit is not None else []),
+            *([EarlyStopping(stopping)] if stopping.enabled else []),
+            MetricsFile(self.folder.metrics, self.terminal.say, self.folder.check),
             tracking,  # reads the metrics file as it stands after being cut back
             ProgressBar(self.terminal),
-            Checkpointing(config.checkpoint),
+            Checkpointing(config.checkpoint, self.terminal.say),
         ]
 
     @contextmanager
@@ -229,38 +289,3 @@ class Session:
         begin = time.perf_counter()
         yield
         self.timings[name] = round(time.perf_counter() - begin, 3)
-
-
-def machine_line(accelerator: Accelerator) -> str:
-    """Say what trains: processes, device, precision."""
-    world, device = accelerator.num_processes, accelerator.device
-    processes = f"{world} process{'es' if world > 1 else ''}"
-    if device.type == "cpu":
-        threads = torch.get_num_threads()
-        name = f"CPU with {threads} thread{'s' if threads > 1 else ''}{' each' if world > 1 else ''}"
-    else:
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
-    precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
-    return f"accel_trainer {__version__}: {processes} on {name}, precision {precision}"
-
-
-def data_line(data: ForecastData, train: Windows, validation: Windows, test: Windows) -> str:
-    """Say what the data is and how it was cut."""
-    table, covariates = data.table, len(data.table.sensors) - data.targets
-    sensors = f"{data.targets} target{'s' if data.targets > 1 else ''}"
-    sensors += f" and {covariates} covariate{'s' if covariates > 1 else ''}" if covariates else ""
-    return (
-        f"data: {data.options.path}, {len(table):,} rows every {table.clock.period:g} s, {sensors}, "
-        f"{table.observed.mean():.1%} observed; windows of {data.options.context} + {data.options.horizon} rows: "
-        f"{len(train):,} training, {len(validation):,} validation, {len(test):,} test"
-    )
-
-
-def model_line(config: RunConfig, trainer: Trainer) -> str:
-    """Say what is trained and for how long."""
-    parameters = sum(p.numel() for p in trainer.model.parameters())
-    return (
-        f"model: {config.model.name}, {parameters:,} parameters; {config.optimizer.name}, lr {config.optimizer.lr:g}; "
-        f"{trainer.plan.steps_per_epoch:,} steps of {config.training.batch_size} windows an epoch, "
-        f"{trainer.plan.total_steps:,} steps at most"
-    )

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accel_trainer.checkpoints.files import read_json, sync_tree, write_json, write_text
+from accel_trainer.checkpoints.checkpoint import DESCRIPTION, read_object
+from accel_trainer.checkpoints.files import sync_tree, write_json, write_text
 from accel_trainer.checkpoints.manifest import problem, write_manifest
-from accel_trainer.checkpoints.store import WEIGHTS, Store, load_weights
+from accel_trainer.checkpoints.store import Store
+from accel_trainer.checkpoints.weights import WEIGHTS, load_weights
 from accel_trainer.data.scale import Scaler
 from accel_trainer.data.sources import read_table
 from accel_trainer.data.split import Rows, Splits, split_rows
 from accel_trainer.errors import CheckpointError, ConfigError, DataError, nearest
 from accel_trainer.models.registry import ForecastShape, create_model
+from accel_trainer.options import build_options
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.settings import from_dict, to_dict
 
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from accel_trainer.config import DataOptions, RunConfig
     from accel_trainer.run.forecast_data import ForecastData
 
-DESCRIPTION, SCALER, CARD = "config.json", "scaler.json", "README.md"
+SCALER, CARD = "scaler.json", "README.md"
 
 
 def describe(config: RunConfig, data: ForecastData) -> dict[str, dict[str, Any]]:
@@ -76,8 +79,8 @@ class Trained:
         if trouble := problem(folder):
             raise CheckpointError(f"{folder}: {trouble}")
         try:
-            described, scaler = read_json(folder / DESCRIPTION), Scaler.from_dict(read_json(folder / SCALER))
-            shape = ForecastShape(**described["shape"])
+            described, scaler = read_object(folder / DESCRIPTION), Scaler.from_dict(read_object(folder / SCALER))
+            shape = build_options(ForecastShape, described["shape"], "shape")
             units, period = tuple(described["units"]), float(described["clock"]["period"])
             config = from_dict(described["run"])
         except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
@@ -161,8 +164,8 @@ def find(path: Path) -> Path:
     if newest is None:
         details = f" ({'; '.join(passed_over)})" if passed_over else ""
         raise CheckpointError(f"{path}: no model and no checkpoint that verifies{details}")
-    best = newest.own_state()["trainer"]["best"]
-    return Store(run.checkpoints).at(best["step"]).path if best else newest.path
+    best = newest.best_step()
+    return newest.path if best is None else Store(run.checkpoints).at(best).path
 
 
 def export(weights: Path, target: Path, files: dict[str, dict[str, Any]], card: str) -> None:

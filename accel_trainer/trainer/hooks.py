@@ -3,7 +3,7 @@
 A hook watches ordered events and returns requests. In every step the requests of all processes are brought together
 once; then all processes do the same: save, stop, or go on. The order of events in a step is: step ended, rows of
 earlier steps, evaluation ended, rows up to this step, checkpoint written; a checkpoint comes last, when what every hook
-knows is settled.
+knows is settled. One that is written behind training is told of in a later step.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
+    from accel_trainer.checkpoints.writer import Saved
     from accel_trainer.trainer.loop import Trainer
     from accel_trainer.trainer.state import Stop
 
@@ -52,6 +52,9 @@ class Hook:
     def on_step_end(self, trainer: Trainer) -> Request | None:
         """Handle the end of an optimizer step; ``trainer.state.step`` counts it already."""
 
+    def on_evaluation_batch(self, trainer: Trainer) -> Request | None:
+        """Handle a moment in a long evaluation, about once a second; only a request to stop is heeded there."""
+
     def on_evaluation_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> Request | None:
         """Handle the result of an evaluation, the same on all processes."""
 
@@ -59,10 +62,13 @@ class Hook:
         """Handle finished rows of numbers, one for each step, in order; each step comes once."""
 
     def before_checkpoint(self, trainer: Trainer) -> None:
-        """Handle the moment before a checkpoint is written: what it relies on must be on disk by now."""
+        """Handle the moment before a checkpoint is written: what it relies on must be on disk by now.
 
-    def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
-        """Handle a checkpoint that is on disk, whole."""
+        An OSError or CheckpointError fails the save, not the training.
+        """
+
+    def on_saved(self, trainer: Trainer, saved: Saved) -> None:
+        """Handle the end of a save: the checkpoint is on disk, whole, or ``saved.problem`` says why it is not."""
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Handle the end of training, whatever its reason; also after an error."""

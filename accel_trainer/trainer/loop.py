@@ -8,56 +8,38 @@ can start anywhere and nothing that happens beside it can change what it compute
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from accel_trainer.checkpoints.store import bare
+from accel_trainer.checkpoints.weights import bare
 from accel_trainer.config import RunConfig
 from accel_trainer.data.permutation import key
-from accel_trainer.errors import ConfigError
+from accel_trainer.errors import CheckpointError, ConfigError
 from accel_trainer.optim.registry import create_optimizer
 from accel_trainer.optim.schedules import Schedule, rate
 from accel_trainer.trainer.agreement import agree, sum_over_processes
+from accel_trainer.trainer.environment import Environment
 from accel_trainer.trainer.evaluation import Evaluator
 from accel_trainer.trainer.hooks import Request
 from accel_trainer.trainer.plan import StepPlan, share
 from accel_trainer.trainer.precision import Stepper, create_accelerator, on_device, seed_draws
+from accel_trainer.trainer.saving import Saving
 from accel_trainer.trainer.state import Best, Stop, TrainState, better
+from accel_trainer.trainer.warmup import settle_buckets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from typing import Protocol
 
     from accelerate import Accelerator
     from torch import nn
 
+    from accel_trainer.checkpoints.checkpoint import Checkpoint
+    from accel_trainer.checkpoints.store import Store
+    from accel_trainer.checkpoints.writer import Saved
     from accel_trainer.data.samples import Samples
     from accel_trainer.tasks.base import Task
     from accel_trainer.trainer.hooks import Hook, Row
-
-    class CheckpointStore(Protocol):
-        """Where the trainer leaves its state."""
-
-        def save(self, accelerator: Accelerator, step: int, own_state: dict[str, Any], protect: int | None) -> Path:
-            """Write a checkpoint, whole or not at all, on all processes together."""
-            ...
-
-    class SavedState(Protocol):
-        """A checkpoint that is known to be whole."""
-
-        def restore(self, accelerator: Accelerator) -> None:
-            """Load weights, optimizer and loss scale into what the accelerator prepared."""
-            ...
-
-        def load_weights(self, model: nn.Module) -> None:
-            """Load the weights alone."""
-            ...
-
-        def own_state(self) -> dict[str, Any]:
-            """Return what the trainer handed to the store."""
-            ...
 
 
 class Trainer:
@@ -69,7 +51,7 @@ class Trainer:
         train: training samples.
         validation: samples of the evaluations during training; None: no evaluation, no best weights.
         config: the sections optimizer, schedule, training, evaluation, early_stopping (monitor and mode decide what
-            "best" means), tracking.log_every and run.seed are used.
+            "best" means), checkpoint.asynchronous, tracking.log_every and run.seed are used.
         hooks: called in this order at every event.
         store: where checkpoints go; None: none are written.
         accelerator: an Accelerator of one's own; by default one is made from ``config.training``.
@@ -79,6 +61,8 @@ class Trainer:
         state: the counters of the run.
         plan: which windows each step consumes.
         evaluator: measures models on samples.
+        evaluated: metrics of the evaluation after the present step; empty when there was none.
+        environment: what the result depends on to the last bit besides the configuration.
 
     Raises:
         ConfigError: an option does not fit the model, the task or the machine.
@@ -93,13 +77,13 @@ class Trainer:
         config: RunConfig | None = None,
         *,
         hooks: Iterable[Hook] = (),
-        store: CheckpointStore | None = None,
+        store: Store | None = None,
         accelerator: Accelerator | None = None,
         micro_batches: int | None = None,
     ) -> None:
         self.config = config or RunConfig()
         self.task, self.train, self.validation = task, train, validation
-        self.hooks, self.store = list(hooks), store
+        self.hooks = list(hooks)
         self.state = TrainState()
         self.accelerator = accelerator or create_accelerator(self.config.training)
         self._micro_batches = micro_batches or 1
@@ -114,6 +98,9 @@ class Trainer:
         self.schedule = Schedule(self.optimizer, share_of_rate)
         self._stepper = Stepper(self.accelerator, self.model, self.optimizer, training.clip_norm)
         self.evaluator = Evaluator(self.accelerator, task, self.config.evaluation.batch_size)
+        self.environment = Environment.of(self.accelerator, self._micro_batches, training.micro_batch_size)
+        self.evaluated: dict[str, float] = {}
+        self._saving = Saving(self, store) if store is not None else None
         self._rows: list[Row] = []
         self._losses: list[torch.Tensor] = []  # one for each row, on the device, of this process alone
 
@@ -129,10 +116,16 @@ class Trainer:
 
         Ends with a checkpoint if there is a store. After :meth:`resume` it goes on from there.
         """
+        if self._saving is not None:
+            self._saving.begin()
         try:
             requests = [request for hook in self.hooks if (request := hook.on_train_start(self))]
             self.state.stop = agree(self.accelerator, requests).stop
+            if self.state.stop is None and self.state.step < self.plan.total_steps:
+                settle_buckets(self.model, self.accelerator.num_processes, self._pass_without_effect)
             self._loop()
+            if self._saving is not None:
+                self._saving.settle()
         finally:
             for hook in self.hooks:
                 hook.on_train_end(self)
@@ -140,25 +133,32 @@ class Trainer:
 
     def _loop(self) -> None:
         state, plan = self.state, self.plan
+        if state.stop is None and state.pending is not None:
+            self._restore_pending_row(state.pending)
+            self._end_step([], evaluation=True)
         while state.stop is None and state.step < plan.total_steps:
             self._step()
             requests = [request for hook in self.hooks if (request := hook.on_step_end(self))]
-            last = state.step == plan.total_steps
-            if self._evaluation_due(last):
-                self._drain(keep=1)  # the row of this step gets the metrics first
-                metrics = self.evaluate_and_note()
-                self._rows[-1].update(metrics)
-                requests += [r for hook in self.hooks if (r := hook.on_evaluation_end(self, metrics))]
-            decision = agree(self.accelerator, [*requests, *self._own_requests()])
-            state.stop = decision.stop
-            # A diverged run keeps its last healthy checkpoints: what it is now is worth nothing to go on from.
-            diverged = state.stop is not None and state.stop.kind == "diverged"
-            save = (decision.save or last or state.stop is not None) and not diverged
-            if save:
-                self.save_checkpoint()
-            elif diverged or len(self._rows) >= self.config.tracking.log_every:
-                self._drain()
+            self._end_step(requests, evaluation=self._evaluation_due(state.step == plan.total_steps))
         state.stop = state.stop or Stop("completed", f"all {plan.total_steps} steps done")
+
+    def _end_step(self, requests: list[Request], *, evaluation: bool) -> None:
+        """Evaluate if due, decide together with the other processes, save if due."""
+        state, last = self.state, self.state.step == self.plan.total_steps
+        self.evaluated, state.pending = {}, None
+        if evaluation:
+            requests = [*requests, *self._evaluate_step()]
+        decision = agree(self.accelerator, [*requests, *self._own_requests()], news=self._has_news)
+        if decision.news and self._saving is not None:
+            self._saving.settle()
+        state.stop = decision.stop
+        # A diverged run keeps its last healthy checkpoints: what it is now is worth nothing to go on from.
+        diverged = state.stop is not None and state.stop.kind == "diverged"
+        save = (decision.save or last or state.stop is not None) and not diverged
+        if save:
+            self.save_checkpoint()
+        elif diverged or len(self._rows) >= self.config.tracking.log_every:
+            self._drain()
 
     def _step(self) -> None:
         state, rank, world = self.state, self.accelerator.process_index, self.accelerator.num_processes
@@ -192,6 +192,13 @@ class Trainer:
         self._rows.append(row)
         self._losses.append(total / weight if weight else total * math.nan)
 
+    def _pass_without_effect(self) -> None:
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        [part, *_] = share(self.plan.indices(self.state.step), rank, world, None)
+        batch = on_device(self.train.batch(part.indices), self.accelerator.device)
+        loss, _ = self.task.loss(self.model, batch)
+        self._stepper.backward(loss * 0.0)
+
     def _drain(self, keep: int = 0) -> None:
         """Give the finished rows but the last ``keep`` to the hooks.
 
@@ -200,12 +207,26 @@ class Trainer:
         count = len(self._rows) - keep
         if count <= 0:
             return
+        rows = self._finished_rows(count)
+        for hook in self.hooks:
+            hook.on_rows(self, rows)
+
+    def _finished_rows(self, count: int) -> list[Row]:
+        """Take the first rows out of those that wait, complete with the loss."""
         losses = sum_over_processes(self.accelerator, torch.stack(self._losses[:count])).tolist()
         rows, self._rows, self._losses = self._rows[:count], self._rows[count:], self._losses[count:]
         for row, loss in zip(rows, losses, strict=True):
             row["train/loss"] = loss
-        for hook in self.hooks:
-            hook.on_rows(self, rows)
+        return rows
+
+    def _restore_pending_row(self, pending: Mapping[str, float | int | None]) -> None:
+        """Take up the row of a step whose evaluation was broken off before the run was stopped."""
+        row = {name: math.nan if value is None else value for name, value in pending.items()}
+        # The losses of all processes are in it already: it counts once when they are added up.
+        loss = row.pop("train/loss") if self.accelerator.is_main_process else 0.0
+        row.pop("train/loss", None)
+        self._rows.append(row)
+        self._losses.append(torch.tensor(loss, device=self.accelerator.device))
 
     # ---- evaluation -----------------------------------------------------------------------------------------------
 
@@ -221,6 +242,27 @@ class Trainer:
         metrics = {f"val/{name}": value for name, value in self.evaluate().items()}
         self._note_best(metrics)
         return metrics
+
+    def _evaluate_step(self) -> list[Request]:
+        """Evaluate after a step and complete its row, or set the row aside when a hook asks to stop meanwhile."""
+        assert self.validation is not None
+        asked: list[Request] = []
+
+        def given_up() -> bool:
+            asked.extend(request for hook in self.hooks if (request := hook.on_evaluation_batch(self)))
+            return any(r.stop for r in asked if r.any_process or self.accelerator.is_main_process)
+
+        self._drain(keep=1)  # the row of this step gets the metrics first
+        meter = self.evaluator.measure_unless(self.bare_model, self.validation, given_up)
+        if meter is None:
+            [row] = self._finished_rows(1)
+            self.state.pending = dict(row)
+            return asked
+        self.evaluated = {f"val/{name}": value for name, value in meter.overall().items()}
+        self._note_best(self.evaluated)
+        self._rows[-1].update(self.evaluated)
+        asked += [r for hook in self.hooks if (r := hook.on_evaluation_end(self, self.evaluated))]
+        return [*asked, *(r for hook in self.hooks if (r := hook.on_evaluation_batch(self)))]
 
     @property
     def bare_model(self) -> nn.Module:
@@ -249,24 +291,25 @@ class Trainer:
         reason = f"NaN or infinite gradients in {limit} steps in a row, the last at step {step}"
         return [Request(stop=Stop("diverged", reason))]
 
-    def save_checkpoint(self) -> Path | None:
-        """Write a checkpoint of the present state; None without a store."""
-        self._drain()
-        for hook in self.hooks:
-            hook.before_checkpoint(self)
-        if self.store is None:
-            return None
-        state = self.state
-        own_state = {
-            "trainer": state.to_dict(),
-            "hooks": {hook.name: hook.state_dict() for hook in self.hooks},
-        }
-        path = self.store.save(self.accelerator, state.step, own_state, state.best.step if state.best else None)
-        for hook in self.hooks:
-            hook.on_checkpoint(self, path)
-        return path
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint of the present state, or begin to; nothing without a store.
 
-    def resume(self, checkpoint: SavedState, *, fresh_optimizer: bool = False) -> None:
+        A failure does not raise: ``unsaved`` tells of it, and so does :meth:`Hook.on_saved`.
+        """
+        self._drain()
+        if self._saving is not None:
+            self._saving.save()
+
+    @property
+    def unsaved(self) -> Saved | None:
+        """The latest save, when it failed: what was trained since the one before it is in memory only."""
+        return self._saving.unsaved if self._saving is not None else None
+
+    @property
+    def _has_news(self) -> bool:
+        return self._saving is not None and self._saving.news
+
+    def resume(self, checkpoint: Checkpoint, *, fresh_optimizer: bool = False) -> None:
         """Go on from a checkpoint; call before :meth:`fit`.
 
         What the configuration says now about rates and options beats what the checkpoint remembers.
@@ -275,23 +318,32 @@ class Trainer:
             checkpoint: where to go on from.
             fresh_optimizer: take the weights and counters but not the optimizer's state, which another optimizer or
                 another grouping of parameters could not use.
+
+        Raises:
+            CheckpointError: it belongs to something else, or would run code when read.
         """
         configured = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         if fresh_optimizer:
             checkpoint.load_weights(self.bare_model)
         else:
-            checkpoint.restore(self.accelerator)
+            checkpoint.restore(self.accelerator, trust=self.config.checkpoint.trust)
         own_state = checkpoint.own_state()
         for group, options in zip(self.optimizer.param_groups, configured, strict=True):
             group.update(options)
-        self.state = TrainState.from_dict(own_state["trainer"])
+        try:
+            self.state = TrainState.from_dict(own_state["trainer"])
+            hooks = {hook.name: own_state["hooks"].get(hook.name, {}) for hook in self.hooks}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{checkpoint.path}: its state cannot be read: {error!r}") from None
         # Whether the reason to stop still holds is for the plan and the hooks of now to say.
-        self.state.stop, self.state.nonfinite = None, 0
+        self.state.stop = None
         if self.state.best is not None and self.state.best.metric != self.config.early_stopping.monitor:
             self.state.best = None  # a value of another metric is no mark for this one
         self.schedule.set(self.state.updates)
+        if self._saving is not None:
+            self._saving.resumed(checkpoint)
         for hook in self.hooks:
-            hook.load_state_dict(own_state["hooks"].get(hook.name, {}))
+            hook.load_state_dict(hooks[hook.name])
 
     def _check(self, model: nn.Module) -> None:
         if not any(p.requires_grad for p in model.parameters()):

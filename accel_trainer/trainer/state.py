@@ -54,6 +54,7 @@ class TrainState:
         best: the best evaluation so far.
         stop: why training ended; None while it goes on.
         tracker_run_id: id under which the tracker knows this run.
+        pending: row of the latest step when its evaluation is still to be made: it was broken off by a signal.
     """
 
     epoch: int = 0
@@ -64,6 +65,7 @@ class TrainState:
     best: Best | None = None
     stop: Stop | None = None
     tracker_run_id: str | None = None
+    pending: dict[str, float | int | None] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the state as JSON-ready values."""

@@ -130,7 +130,7 @@ def test_a_manifest_names_nothing_outside_its_folder(folder, name):
 
 def test_a_newer_format_is_left_alone(folder):
     rewrite(folder, format=manifest.FORMAT + 1)
-    assert problem(folder) == "format 2 is newer than this version reads (1)"
+    assert problem(folder) == "format 3 is newer than this version reads (2)"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,10 @@ from accelerate import Accelerator
 from torch import nn
 
 from accel_trainer.checkpoints.files import read_json
-from accel_trainer.checkpoints.store import WEIGHTS, Store, load_weights
+from accel_trainer.checkpoints.rotation import Keep
+from accel_trainer.checkpoints.store import Store
+from accel_trainer.checkpoints.weights import WEIGHTS, load_weights
+from accel_trainer.checkpoints.writer import Saved, Writer
 from accel_trainer.errors import CheckpointError, ExitCode
 
 
@@ -33,9 +36,18 @@ def model(accelerator: Accelerator) -> nn.Module:
     return model
 
 
+def writer(store: Store, accelerator: Accelerator, *, behind: bool = False) -> Writer:
+    return Writer(store, accelerator, accelerator._models[0], accelerator._optimizers[0], behind=behind)
+
+
+def attempt(store: Store, accelerator: Accelerator, step: int, protect: int | None = None, **facts: Any) -> Saved:
+    [saved] = writer(store, accelerator).save(step, {"trainer": {"step": step}}, facts=facts, protect=protect)
+    return saved
+
+
 def save(store: Store, accelerator: Accelerator, *steps: int, protect: int | None = None) -> None:
     for step in steps:
-        store.save(accelerator, step, {"trainer": {"step": step}}, protect)
+        assert not attempt(store, accelerator, step, protect).problem
 
 
 def folders(root: Path) -> list[str]:
@@ -63,10 +75,11 @@ def files_at_most(size: int) -> Iterator[None]:
 
 
 def test_a_checkpoint_holds_everything_and_gives_it_back(tmp_path, accelerator, model):
-    store = Store(tmp_path / "deep" / "er", facts={"batch_size": 8}, files={"scaler.json": {"mean": [0.5]}})
+    store = Store(tmp_path / "deep" / "er", experiment={"batch_size": 8}, files={"scaler.json": {"mean": [0.5]}})
     own_state: dict[str, Any] = {"trainer": {"step": 3}, "hooks": {"a": {"best": None, "x": [1.5]}}}
-    path = store.save(accelerator, 3, own_state, None)
-    assert path == tmp_path / "deep" / "er" / "step-00000003"
+    [saved] = writer(store, accelerator).save(3, own_state, facts={"epoch": 0.5})
+    path = saved.path
+    assert saved == Saved(3, tmp_path / "deep" / "er" / "step-00000003")
     assert folders(path.parent) == ["step-00000003"]
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     momentum = {key: value["exp_avg"].clone() for key, value in accelerator._optimizers[0].state.items()}
@@ -83,7 +96,7 @@ def test_a_checkpoint_holds_everything_and_gives_it_back(tmp_path, accelerator, 
     assert all(torch.equal(model.state_dict()[name], value) for name, value in weights.items())
     assert all(torch.equal(accelerator._optimizers[0].state[p]["exp_avg"], value) for p, value in momentum.items())
     manifest = checkpoint.manifest()
-    assert (manifest["step"], manifest["processes"], manifest["batch_size"]) == (3, 1, 8)
+    assert (manifest["step"], manifest["processes"], manifest["batch_size"], manifest["epoch"]) == (3, 1, 8, 0.5)
     assert manifest["versions"].keys() >= {"torch", "accelerate", "accel_trainer"}
     assert read_json(path / "scaler.json") == {"mean": [0.5]}
 
@@ -108,7 +121,7 @@ def test_weights_load_into_a_bare_model(tmp_path, accelerator, model):
 
 
 def test_newest_takes_the_first_that_verifies_and_says_what_it_passed_over(tmp_path, accelerator, model):
-    store = Store(tmp_path, keep_last=9)
+    store = Store(tmp_path, Keep(9))
     assert store.newest() == (None, [])
     save(store, accelerator, 2, 9, 10, 11, 12)
     break_file(tmp_path / "step-00000012" / "optimizer.bin")
@@ -153,7 +166,7 @@ def test_a_checkpoint_by_its_step(tmp_path, accelerator, model):
 
 
 def test_rotation_keeps_the_newest_few_and_the_best(tmp_path, accelerator, model):
-    store = Store(tmp_path, keep_last=2)
+    store = Store(tmp_path, Keep(2))
     save(store, accelerator, 1, 2)
     assert folders(tmp_path) == ["step-00000001", "step-00000002"]
     save(store, accelerator, 3, 4, protect=2)
@@ -170,15 +183,44 @@ def test_rotation_leaves_alone_what_is_not_its_own(tmp_path, accelerator, model)
         (tmp_path / name).mkdir()
         (tmp_path / name / "keep").write_text("mine")
     (tmp_path / "step-00000002").write_text("a file")
-    store = Store(tmp_path, keep_last=1)
+    store = Store(tmp_path, Keep(1))
     save(store, accelerator, 3, 4, 5)
     assert folders(tmp_path) == sorted([*foreign, "step-00000002", "step-00000005"])
     assert all((tmp_path / name / "keep").exists() for name in foreign)
 
 
+def test_rotation_never_takes_another_experiments(tmp_path, accelerator, model):
+    """A folder of checkpoints that somebody copied here, or one of the same run before its data was changed."""
+    save(Store(tmp_path, experiment={"data_digest": "a", "experiment": "x"}), accelerator, 1, 2)
+    save(Store(tmp_path, Keep(1), experiment={"data_digest": "b", "experiment": "y"}), accelerator, 3, 4)
+    assert folders(tmp_path) == ["step-00000001", "step-00000002", "step-00000004"]
+    # What an older format did not tell cannot speak against it.
+    save(Store(tmp_path, Keep(1), experiment={"data_digest": "b", "new fact": 3}), accelerator, 5)
+    assert folders(tmp_path) == ["step-00000001", "step-00000002", "step-00000005"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [
+        (Keep(last=1, best=2), [2, 5, 8]),
+        (Keep(last=1, best=2, mode="max"), [1, 3, 8]),
+        (Keep(last=2, best=1, every=3), [3, 5, 6, 7, 8]),
+        (Keep(last=1, best=1, monitor="val/mae"), [8]),
+    ],
+)
+def test_rotation_keeps_the_best_few_and_regular_ones(tmp_path, accelerator, model, keep, expected):
+    """Of two equal values the earlier one is the better; a step without an evaluation has no value."""
+    values = {1: 0.9, 2: 0.4, 3: 0.6, 5: 0.3, 6: 0.5, 7: 0.4}
+    store = Store(tmp_path, keep)
+    for step in range(1, 9):
+        metric = {"name": "val/mse", "value": values[step]} if step in values else None
+        assert not attempt(store, accelerator, step, metric=metric).problem
+    assert folders(tmp_path) == [f"step-{step:08d}" for step in expected]
+
+
 def test_rotation_never_takes_later_steps(tmp_path, accelerator, model):
     """They were passed over when the run went on from an earlier one; a person may want to look at them."""
-    store = Store(tmp_path, keep_last=1)
+    store = Store(tmp_path, Keep(1))
     save(store, accelerator, 8)
     break_file(tmp_path / "step-00000008" / WEIGHTS)
     save(store, accelerator, 3, 4)
@@ -200,13 +242,10 @@ def test_a_damaged_checkpoint_makes_room_for_its_successor(tmp_path, accelerator
 
 @pytest.mark.parametrize("size", [100, 10_000, 15_000], ids=["weights", "optimizer", "random state"])
 def test_a_full_disk_costs_nothing_that_was_there(tmp_path, accelerator, model, size):
-    store = Store(tmp_path, keep_last=1)
+    store = Store(tmp_path, Keep(1))
     save(store, accelerator, 1)
-    with (
-        files_at_most(size),
-        pytest.raises(CheckpointError, match=r"could not be written: .*older checkpoints are untouched"),
-    ):
-        save(store, accelerator, 2)
+    with files_at_most(size):
+        assert attempt(store, accelerator, 2).problem
     assert folders(tmp_path) == ["step-00000001"]
     newest, passed_over = store.newest()
     assert newest is not None
@@ -215,10 +254,24 @@ def test_a_full_disk_costs_nothing_that_was_there(tmp_path, accelerator, model, 
     assert folders(tmp_path) == ["step-00000002"]
 
 
+def test_a_disk_with_too_little_room_is_found_before_anything_is_written(tmp_path, accelerator, model, monkeypatch):
+    store = Store(tmp_path)
+    save(store, accelerator, 1)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100_000))
+    assert attempt(store, accelerator, 2).problem == "it needs about 1.1 MB, and the disk has 0.1 MB left"
+    assert folders(tmp_path) == ["step-00000001"]
+
+
+def test_who_may_read_the_run_may_read_the_weights(tmp_path, accelerator, model):
+    save(Store(tmp_path), accelerator, 1)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "step-00000001").iterdir()}
+    assert set(modes.values()) == {modes["state.json"]}, modes
+
+
 def test_a_folder_that_cannot_be_made(tmp_path, accelerator, model):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="could not be written"):
-        save(Store(tmp_path / "file" / "checkpoints"), accelerator, 1)
+    assert "Not a directory" in attempt(Store(tmp_path / "file" / "checkpoints"), accelerator, 1).problem
 
 
 def test_what_a_killed_save_left_is_never_found_and_can_be_cleared(tmp_path, accelerator, model):
@@ -240,26 +293,23 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accel_trainer.checkpoints.store import Store
-from accel_trainer.errors import CheckpointError
+from accel_trainer.checkpoints.writer import Writer
 
 accelerator = Accelerator(cpu=True)
 model = torch.nn.Linear(40, 40)
 model, optimizer = accelerator.prepare(model, torch.optim.AdamW(model.parameters()))
 store = Store(Path("checkpoints"))
-store.save(accelerator, 1, {}, None)
-said = []
+writer = Writer(store, accelerator, model, optimizer, behind=sys.argv[1] == "behind")
+said = [*writer.save(1, {}), *writer.settle()]
 for failing in (0, 1):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     if accelerator.process_index == failing:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
-    try:
-        store.save(accelerator, 2, {}, None)
-    except CheckpointError as error:
-        said.append("could not be written" in str(error))
+    said += [*writer.save(2, {}), *writer.settle()]
     resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-store.save(accelerator, 3, {}, None)
+said += [*writer.save(3, {}), *writer.settle()]
 newest, passed_over = store.newest()
-assert said == [True, True], said
+assert [(saved.step, bool(saved.problem)) for saved in said] == [(1, False), (2, True), (2, True), (3, False)], said
 assert newest.step == 3 and newest.manifest()["processes"] == 2 and passed_over == []
 Path(f"done-{accelerator.process_index}").touch()
 # With the wrapped model alive, gloo's threads now and then abort the interpreter at its end.
@@ -270,7 +320,8 @@ torch.distributed.destroy_process_group()
 """
 
 
-def test_a_failure_on_one_process_is_everyones(tmp_path):
+@pytest.mark.parametrize("mode", ["waiting", "behind"])
+def test_a_failure_on_one_process_is_everyones(tmp_path, mode):
     """None of them waits for the others for ever."""
     (tmp_path / "script.py").write_text(TWO_PROCESSES)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
@@ -280,7 +331,7 @@ def test_a_failure_on_one_process_is_everyones(tmp_path):
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "CUDA_VISIBLE_DEVICES": "",
     }
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "script.py"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "script.py", mode]
     ended = subprocess.run(launch, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "done-0").exists()

@@ -19,8 +19,7 @@ from accel_trainer.trainer.loop import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
+    from accel_trainer.checkpoints.writer import Saved
     from accel_trainer.tasks.base import Task
     from accel_trainer.trainer.hooks import Row
 
@@ -148,9 +147,9 @@ class Recorder(Hook):
         self.events.append(("rows", [row["step"] for row in rows]))
         self.rows.extend(dict(row) for row in rows)
 
-    def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
+    def on_saved(self, trainer: Trainer, saved: Saved) -> None:
         """Write it down."""
-        self.events.append(("checkpoint", path.name))
+        self.events.append(("failed" if saved.problem else "checkpoint", saved.path.name))
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Write it down."""

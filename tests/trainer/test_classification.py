@@ -15,7 +15,9 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional as F
 
-from accel_trainer.checkpoints.store import Store, load_weights
+from accel_trainer.checkpoints.rotation import Keep
+from accel_trainer.checkpoints.store import Store
+from accel_trainer.checkpoints.weights import load_weights
 from accel_trainer.config import CheckpointOptions, EarlyStoppingOptions, RunConfig, TrackingOptions
 from accel_trainer.data.samples import Batch, DatasetSamples
 from accel_trainer.hooks.checkpointing import Checkpointing
@@ -124,7 +126,7 @@ def classifier(folders: Path, run: Path, *more: Hook, seed: int = 0, config: Run
         samples(folders, "validation"),
         config,
         hooks=hooks,
-        store=Store(run / "checkpoints", config.checkpoint.keep_last),
+        store=Store(run / "checkpoints", Keep(config.checkpoint.keep_last)),
         accelerator=Accelerator(cpu=True),
     )
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from accel_trainer.checkpoints.rotation import Keep
 from accel_trainer.checkpoints.store import Store
 from accel_trainer.config import EarlyStoppingOptions
 from accel_trainer.data.windows import Series
@@ -355,7 +356,7 @@ def test_early_stopping_ends_a_run_and_the_best_stays(tmp_path):
     data = series()
     options = {"optimizer__lr": 1e-9, "training__epochs": 9, "checkpoint__keep_last": 1}
     stopping = EarlyStopping(EarlyStoppingOptions(patience=2, min_delta=0.1))
-    store = Store(tmp_path, keep_last=1)
+    store = Store(tmp_path, Keep(last=1))
     recorder = Recorder(save_at=range(1, 100))
     made = trainer(
         model(), windows(data), windows(data, VALIDATION), hooks=[stopping, recorder], store=store, **options

@@ -48,12 +48,14 @@ class Exploding(nn.Module):
         return self.weight.expand(len(past_values), -1, -1) * torch.nan
 
 
-def fitted(accelerator: Accelerator, model: nn.Module | None = None, **options: object) -> training.Trainer:
+def fitted(
+    accelerator: Accelerator, model: nn.Module | None = None, store: Store | None = None, **options: object
+) -> training.Trainer:
     model = model or training.model()
     data = training.windows(training.series(None))
     config = training.config(training__clip_norm=1.0, **options)
     task = SteepTask(model, training.SHAPE)
-    made = training.Trainer(model, task, data, None, config, accelerator=accelerator)
+    made = training.Trainer(model, task, data, None, config, accelerator=accelerator, store=store)
     made.fit()
     return made
 
@@ -90,9 +92,8 @@ def test_overflow_without_end_stops_the_run() -> None:
 
 def test_the_scale_survives_a_restart(tmp_path: Path) -> None:
     first = scaling_accelerator(2.0**127, growth_interval=10**6)
-    trainer = fitted(first, training__max_steps=20, training__max_nonfinite_steps=30)
-    trainer.store = Store(tmp_path / "checkpoints")
-    trainer.save_checkpoint()
+    store = Store(tmp_path / "checkpoints")
+    fitted(first, store=store, training__max_steps=20, training__max_nonfinite_steps=30)
     scale = first.scaler.get_scale()
     second = scaling_accelerator(2.0**10)
     model = training.model()

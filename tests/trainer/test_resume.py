@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from accel_trainer.checkpoints.store import Checkpoint, Store
+from accel_trainer.checkpoints.checkpoint import Checkpoint
+from accel_trainer.checkpoints.store import Store
 from accel_trainer.config import EarlyStoppingOptions
 from accel_trainer.hooks.early_stopping import EarlyStopping
 from accel_trainer.trainer.hooks import Hook
