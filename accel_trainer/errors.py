@@ -24,9 +24,9 @@ class ExitCode(IntEnum):
     DEFECT = 1  #: an unexpected error, with a traceback
     USAGE = 2  #: wrong option, file, data or launch: the message says what would be right
     DIVERGED = 3  #: the loss or the gradients stayed NaN or infinite
-    CHECKPOINT = 4  #: no checkpoint that verifies, or the last one could not be written
+    CHECKPOINT = 4  #: no checkpoint that verifies, or something could not be written: the disk is full, say
     INTERRUPTED = 130  #: stopped at once from the keyboard; the last checkpoint stands
-    PREEMPTED = 75  #: stopped by a signal after saving; the same command continues (EX_TEMPFAIL)
+    PREEMPTED = 75  #: stopped by a signal or training.max_time after saving; the same command continues (EX_TEMPFAIL)
 
 
 class UserError(Exception):

@@ -57,7 +57,7 @@ def configuration_of(extras: dict[str, str]) -> Any:
 
     if "checkpoint" not in extras:
         raise UserError("--checkpoint is missing: a run folder such as runs/bhm, a checkpoint or a model folder")
-    return Trained.read(extras["checkpoint"]).config
+    return Trained.from_pretrained(extras["checkpoint"]).config
 
 
 def evaluate(settings: Settings, split: str) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def evaluate(settings: Settings, split: str) -> dict[str, Any]:
     check_processes(accelerator.num_processes, None)
     terminal = Terminal(enabled=accelerator.is_main_process)
     terminal.say(machine_line(accelerator))
-    trained = Trained.read(settings.extras["checkpoint"])
+    trained = Trained.from_pretrained(settings.extras["checkpoint"])
     terminal.say(f"weights: {trained.folder}")
     model = trained.load_model(settings.extras.get("trust")).to(accelerator.device)
     task = ForecastingTask(model, trained.shape, config.training.loss, config.training.loss_delta)

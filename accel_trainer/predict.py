@@ -57,7 +57,7 @@ def predict(settings: Settings) -> list[Path]:
     from accel_trainer.terminal import Terminal
 
     terminal = Terminal()
-    trained = Trained.read(settings.extras["checkpoint"])
+    trained = Trained.from_pretrained(settings.extras["checkpoint"])
     model = trained.load_model(settings.extras.get("trust"))
     data = trained.read_data(settings.config.data, "cpu", whole=True)
     for note in data.table.notes:

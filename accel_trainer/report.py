@@ -125,7 +125,7 @@ def forecast_again(folder: RunFolder, sensors: int, trust: str | None = None) ->
     from accel_trainer.run.trained import Trained
     from accel_trainer.tasks.forecasting import ForecastingTask
 
-    trained = Trained.read(folder.path)
+    trained = Trained.from_pretrained(folder.path)
     check_path(trained.config.data.path)
     data = trained.read_data(trained.config.data)
     task = ForecastingTask(model := trained.load_model(trust), trained.shape)

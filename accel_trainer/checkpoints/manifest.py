@@ -48,17 +48,19 @@ def problem(folder: Path) -> str | None:
     if trouble is not None:
         return trouble
     for name, listed in manifest["files"].items():
+        if not isinstance(listed, dict):
+            return f"{NAME} says nothing of {name}"
         relative = PurePosixPath(name)
         if relative.is_absolute() or ".." in relative.parts:
             return f"{NAME} names a file outside the folder: {name}"
         path = folder / relative
-        if not path.resolve().is_relative_to(folder.resolve()):
-            return f"{name} leads outside the folder"
-        if not path.is_file():
-            return f"{name} is missing"
         try:
+            if not path.resolve().is_relative_to(folder.resolve()):
+                return f"{name} leads outside the folder"
+            if not path.is_file():
+                return f"{name} is missing"
             size, found = path.stat().st_size, digest(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             return f"{name} cannot be read: {error}"
         if size != listed.get("size"):
             return f"{name} has {size} bytes instead of {listed.get('size')}"

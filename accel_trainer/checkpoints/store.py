@@ -23,6 +23,10 @@ _NAME = re.compile(r"step-(\d{8,})")
 _STAGING, _CONDEMNED = ".staging-", ".removing-"
 
 
+EXPERIMENT = ("data_digest", "batch_size", "experiment")
+"""Facts of a manifest that tell one run's checkpoints from another's."""
+
+
 class Store:
     """The folder of a run's checkpoints; used by one process at a time.
 
@@ -216,10 +220,9 @@ class Store:
 
     def _best_of(self, step: int) -> int | None:
         try:
-            best = Checkpoint(self.path(step), step).trainer_state().get("best")
+            return Checkpoint(self.path(step), step).best_step()
         except CheckpointError:
             return None  # damaged: nobody will go back to it
-        return best["step"] if best else None
 
     @staticmethod
     def _set_aside(final: Path) -> None:

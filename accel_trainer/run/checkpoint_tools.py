@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from accel_trainer.checkpoints.checkpoint import Checkpoint
 from accel_trainer.checkpoints.files import digest
 from accel_trainer.checkpoints.manifest import problem, read_manifest
-from accel_trainer.checkpoints.store import Store
+from accel_trainer.checkpoints.store import EXPERIMENT, Store
 from accel_trainer.errors import CheckpointError, UserError
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from accel_trainer.run.folder import RunFolder
 
 _SET_ASIDE = re.compile(r"(damaged|replaced)-step-\d{8,}-\d+")
-_EXPERIMENT = ("data_digest", "batch_size", "experiment")
-"""Facts of a manifest that tell this run's checkpoints from another's, as a run writes them."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,7 @@ def prune(folder: RunFolder, keep_last: int, *, dry_run: bool = False) -> Prunin
     """
     newest = _newest(Store(folder.checkpoints))
     manifest = newest.manifest()
-    store = Store(folder.checkpoints, experiment={name: manifest[name] for name in _EXPERIMENT if name in manifest})
+    store = Store(folder.checkpoints, experiment={name: manifest[name] for name in EXPERIMENT if name in manifest})
     own, folders, beside = store.own(), store.folders(), list_others(store)
     kept = _kept(store, sorted(own, reverse=True), newest.step, keep_last)
     unwanted = [path for step, path in sorted(folders.items()) if step in own and step not in kept and _is_folder(path)]

@@ -183,9 +183,9 @@ def _adopt(named: Path, own: Store) -> tuple[Checkpoint, list[str]]:
         source, notes = _newest(store)
     if source is None:
         raise CheckpointError(f"run.resume: {named} holds no checkpoint")
-    best = source.trainer_state()["best"]
-    if best and best["step"] != source.step and problem(store.path(best["step"])) is None:
-        own.adopt(store.at(best["step"]))
+    best = source.best_step()
+    if best is not None and best != source.step and problem(store.path(best)) is None:
+        own.adopt(store.at(best))
     return own.adopt(source), [*notes, f"taken over from {source.path}"]
 
 
@@ -200,11 +200,11 @@ def _check_named(named: Path, folder: RunFolder) -> None:
 
 
 def _best_is_lost(store: Store, checkpoint: Checkpoint, notes: list[str]) -> bool:
-    best = checkpoint.trainer_state()["best"]
-    trouble = problem(store.path(best["step"])) if best else None
+    best = checkpoint.best_step()
+    trouble = problem(store.path(best)) if best is not None else None
     if trouble is None:
         return False
-    notes.append(f"the best checkpoint, of step {best['step']}, is lost ({trouble}): the best is looked for anew")
+    notes.append(f"the best checkpoint, of step {best}, is lost ({trouble}): the best is looked for anew")
     return True
 
 

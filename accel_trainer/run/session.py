@@ -13,7 +13,7 @@ from accelerate.utils import set_seed
 from accel_trainer.checkpoints.files import write_json
 from accel_trainer.checkpoints.manifest import problem
 from accel_trainer.checkpoints.rotation import Keep
-from accel_trainer.checkpoints.store import Store
+from accel_trainer.checkpoints.store import EXPERIMENT, Store
 from accel_trainer.checkpoints.weights import load_weights, load_what_fits
 from accel_trainer.errors import CheckpointError, ExitCode
 from accel_trainer.hooks.checkpointing import Checkpointing
@@ -200,11 +200,8 @@ class Session:
         config, digest = self.config, data.table.digest
         options, stopping = config.checkpoint, config.early_stopping
         keep = Keep(options.keep_last, options.keep_best, options.keep_every, stopping.monitor, stopping.mode)
-        experiment = {
-            "data_digest": digest,
-            "batch_size": config.training.batch_size,
-            "experiment": experiment_digest(config, digest),
-        }
+        told = (digest, config.training.batch_size, experiment_digest(config, digest))
+        experiment = dict(zip(EXPERIMENT, told, strict=True))
         facts = {"config_digest": config_digest(config)}
         return Store(
             self.folder.checkpoints,
@@ -256,7 +253,7 @@ class Session:
         )
         self._show(summary)
         if self.config.predict.enabled and self.main and not self.folder.predictions.exists():
-            trained = Trained.read(self.folder.path)
+            trained = Trained.from_pretrained(self.folder.path)
             model = trained.load_model(trust=self.config.model.name).to(self.accelerator.device)
             self._predict(model, ForecastingTask(model, trained.shape), data)
         return self._ended(summary["stop_kind"], summary["stop_reason"], step)

@@ -69,7 +69,7 @@ class Trained:
     period: float
 
     @classmethod
-    def read(cls, path: Path | str) -> Trained:
+    def from_pretrained(cls, path: Path | str) -> Trained:
         """Find and verify the weights that a folder stands for: of a run, the best ones.
 
         Raises:
