@@ -89,7 +89,7 @@ class Baselines:
                 batch.get("future_observed_mask"),
             )
         for sums in equations.tensors():
-            sum_over_processes(accelerator, sums)
+            sums.copy_(sum_over_processes(accelerator, sums))
         return equations.solve().to(accelerator.device)
 
     def score(self, samples: Samples) -> dict[str, Meter]:

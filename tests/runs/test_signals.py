@@ -137,6 +137,7 @@ def test_told_to_the_launcher_alone(
     assert_same_run(wholes[2 if "2" in launcher else 1], here / "asked")
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_stops_at_once(here: Path, started: list[subprocess.Popen[Any]]) -> None:
     words = command(here, "r", **{**OPTIONS, "checkpoint__every_steps": 1})
     process = subprocess.Popen(words, env=environment(STEP_TIME="2"), stderr=subprocess.PIPE, text=True)
@@ -191,9 +192,7 @@ def test_a_run_outlives_the_readers_of_its_output(here: Path, started: list[subp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["accelerate, 1 process", "torchrun, 2 processes"])
-def test_a_launcher_is_read_for_one_line_only(
-    here: Path, started: list[subprocess.Popen[Any]], launcher: str
-) -> None:
+def test_a_launcher_is_read_for_one_line_only(here: Path, started: list[subprocess.Popen[Any]], launcher: str) -> None:
     words = command(here, "r", LAUNCHERS[launcher], **OPTIONS)
 
     def read_one_line(step_time: str) -> subprocess.Popen[Any]:
@@ -229,6 +228,7 @@ def test_a_terminal_that_is_closed(here: Path) -> None:
     assert_preempted(here / "r", "SIGHUP received in step")
 
 
+@pytest.mark.slow
 def test_ignored_signals_stay_ignored(here: Path, started: list[subprocess.Popen[Any]]) -> None:
     """As nohup starts a command, or a script with `&`."""
     ignoring = "import os, signal, sys; [signal.signal(n, signal.SIG_IGN) for n in (signal.SIGHUP, signal.SIGINT)]; "
