@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 _began = time.monotonic()
 
@@ -32,9 +32,16 @@ def command_began() -> float:
 
 
 class Outcome:
-    """Where a command reports how it ended."""
+    """Where a command reports how it ended.
+
+    Attributes:
+        follows: whether another process decides how the command ends: a signal that this one hears outside of
+            training is kept for training to hear of, and else has no effect. One that left alone would tear down what
+            the others are in the middle of.
+    """
 
     def __init__(self) -> None:
+        self.follows = False
         self._folder: RunFolder | None = None
         self._before: dict[str, Any] | None = None  # status.json as an earlier start left it
 
@@ -46,11 +53,11 @@ class Outcome:
     @folder.setter
     def folder(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._before = self._status()
+        self._before = self.status()
 
     def settled(self) -> ExitCode | None:
         """Return the exit code that this process has already said the command ends with, or None."""
-        status = self._status()
+        status = self.status()
         if status is None or status == self._before or status.get("pid") != os.getpid():
             return None
         code = status.get("exit_code")  # None while it runs
@@ -71,7 +78,8 @@ class Outcome:
         except (UserError, OSError) as error:
             print(f"{self.folder.status}: not written: {error}", file=sys.stderr)
 
-    def _status(self) -> dict[str, Any] | None:
+    def status(self) -> dict[str, Any] | None:
+        """Return what status.json says now; None when there is none that can be read."""
         if self._folder is None:
             return None
         try:
@@ -101,6 +109,9 @@ class _Listener:
             return
         if number == signal.SIGINT:
             raise KeyboardInterrupt
+        if self._outcome.follows:
+            self.received = signal.Signals(number)
+            return
         # One end often brings several signals: the scheduler's, the launcher's, and that of the launcher's own end.
         if self.received is None and self._outcome.settled() is None:
             self.received = signal.Signals(number)
@@ -141,7 +152,9 @@ def run_command(body: Callable[[Outcome], ExitCode]) -> int:
         if isinstance(error, SettingsError) and error.run_folder is not None:
             outcome.folder = RunFolder(error.run_folder)
         _say(f"error: {error}")
-        if not isinstance(error, RunLockedError):
+        # A command line that could not be read says nothing about a run that is there.
+        unread = isinstance(error, SettingsError) and outcome.status() is not None
+        if not isinstance(error, RunLockedError) and not unread:
             outcome.failed(error.exit_code, str(error))
         return int(error.exit_code)
     except KeyboardInterrupt:

@@ -65,6 +65,12 @@ class RunLockedError(UserError):
     """Another live process is writing to the run folder."""
 
 
+class NotWrittenError(UserError):
+    """A result that could not be written: the disk is full, read-only or gone."""
+
+    exit_code: ExitCode = ExitCode.CHECKPOINT
+
+
 class CheckpointError(UserError):
     """A checkpoint that is missing, damaged or made for something else."""
 

@@ -62,7 +62,10 @@ def train(config: RunConfig, outcome: Outcome | None = None) -> ExitCode:
     from accel_trainer.run.session import Session
 
     try:
-        return Session(config, folder, notes, began=command_began()).run()
+        session = Session(config, folder, notes, began=command_began())
+        if outcome is not None:
+            outcome.follows = not session.main
+        return session.run()
     finally:
         if outcome is None:
             folder.unlock()

@@ -28,7 +28,7 @@ from torch import nn
 from accel_trainer.checkpoints.files import sync_tree
 from accel_trainer.checkpoints.rotation import Keep
 from accel_trainer.checkpoints.store import Store
-from accel_trainer.checkpoints.writer import Writer
+from accel_trainer.checkpoints.writer import Saved, Writer
 
 WIDTH = 2048
 
@@ -89,8 +89,8 @@ class Subject:
         self._told(self.behind.settle())
 
     @staticmethod
-    def _told(outcomes: list) -> None:
-        assert not any(saved.problem for saved in outcomes), outcomes
+    def _told(outcome: Saved | None) -> None:
+        assert outcome is None or not outcome.problem, outcome
 
 
 def timed(action: Callable[[], None]) -> float:

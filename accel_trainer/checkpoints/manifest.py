@@ -21,7 +21,11 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    content = {"format": FORMAT, **facts, "files": files}
+    rewrite_manifest(folder, {"format": FORMAT, **facts, "files": files})
+
+
+def rewrite_manifest(folder: Path, content: dict[str, Any]) -> None:
+    """Replace a manifest by one that says something else of the same files; at no instant there is none."""
     write_json(folder / NAME, {**content, "sha256": _own_digest(content)})
 
 

@@ -34,7 +34,7 @@ class Snapshot:
             place = (source.device, source.data_ptr(), source.shape, source.stride(), source.dtype)
             if source.numel() == 0 or place not in copied:
                 copied[place] = self._buffer(path, source)
-                copied[place].copy_(source, non_blocking=True)
+                copied[place].copy_(source, non_blocking=copied[place].is_pinned())
             return copied[place]
         if isinstance(tree, dict):
             # A plain dict: what else an OrderedDict of weights carries is in none of the files.

@@ -12,7 +12,7 @@ from accel_trainer import __version__
 from accel_trainer.checkpoints import stages
 from accel_trainer.checkpoints.checkpoint import STATE, Checkpoint
 from accel_trainer.checkpoints.files import sync, sync_tree, write_json
-from accel_trainer.checkpoints.manifest import problem, read_manifest, write_manifest
+from accel_trainer.checkpoints.manifest import problem, read_manifest, rewrite_manifest, write_manifest
 from accel_trainer.checkpoints.rotation import Keep
 from accel_trainer.errors import CheckpointError
 
@@ -38,6 +38,9 @@ class Store:
         facts: what else every manifest says about the run.
         files: JSON files that lie in every checkpoint, name -> content: what its weights belong to.
         guard: called before anything becomes visible; raises when the folder is no longer this run's to write to.
+
+    Attributes:
+        token: in the names of staging folders, so that two processes never share one.
     """
 
     def __init__(
@@ -52,7 +55,8 @@ class Store:
     ) -> None:
         self.root, self.keep = root, keep or Keep()
         self._experiment, self._facts, self.files = experiment or {}, facts or {}, files or {}
-        self._guard = guard or (lambda: None)
+        self._own_guard, self._closed = guard, False
+        self.token = ""
 
     # ---- writing --------------------------------------------------------------------------------------------------
 
@@ -62,7 +66,7 @@ class Store:
 
     def staging(self, step: int) -> Path:
         """Return where the checkpoint of a step is written before it is whole."""
-        return self.root / f"{_STAGING}{self.path(step).name}"
+        return self.root / f"{_STAGING}{self.token}{'-' if self.token else ''}{self.path(step).name}"
 
     def stage(self, step: int, size: int) -> None:
         """Make an empty staging folder.
@@ -75,9 +79,13 @@ class Store:
             OSError: it cannot be made, or the disk has too little room: found before anything is written.
         """
         stages.reached("begun")
+        self._guard()
         staging = self.staging(step)
         shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
+        if not self.root.exists():
+            self.root.mkdir(parents=True)
+            sync(self.root.parent)
+        staging.mkdir()
         free = shutil.disk_usage(staging).free
         if free < size:
             staging.rmdir()
@@ -97,6 +105,7 @@ class Store:
         """
         staging, final = self.staging(step), self.path(step)
         stages.reached("states written")
+        self._guard()
         for extra, content in {**self.files, STATE: own_state}.items():
             write_json(staging / extra, content)
         stages.reached("own state written")
@@ -112,6 +121,27 @@ class Store:
         stages.reached("in place")
         sync(self.root)
         stages.reached("committed")
+
+    def amend(self, step: int, facts: dict[str, Any]) -> None:
+        """Change what a manifest tells of a checkpoint; its files, their digests and its step stay as they are.
+
+        Raises:
+            OSError: it could not be written.
+            CheckpointError: there is no such manifest.
+        """
+        told = Checkpoint(self.path(step), step).manifest()
+        self._guard()
+        rewrite_manifest(self.path(step), {**told, **facts})
+
+    def close(self) -> None:
+        """Let nothing more become a checkpoint; what is under way ends with an error."""
+        self._closed = True
+
+    def _guard(self) -> None:
+        if self._closed:
+            raise CheckpointError("the training was given up meanwhile")
+        if self._own_guard is not None:
+            self._own_guard()
 
     def discard(self, step: int) -> None:
         """Remove what a failed save left: half a checkpoint fills a disk for nothing."""
@@ -131,6 +161,7 @@ class Store:
         Raises:
             OSError: one could not be removed.
         """
+        self._guard()
         own = {number: of for number, of in self.own().items() if number <= step}
         kept = self.keep.kept(own) | {protect}
         kept |= {self._best_of(number) for number in kept if number in own}
@@ -155,6 +186,8 @@ class Store:
             CheckpointError: it could not be copied.
         """
         staging, final = self.staging(source.step), self.path(source.step)
+        if read_manifest(final)[0] == source.manifest() and problem(final) is None:
+            return Checkpoint(final, source.step)  # a start that was killed has copied it
         try:
             shutil.rmtree(staging, ignore_errors=True)
             shutil.copytree(source.path, staging)
@@ -163,6 +196,7 @@ class Store:
             staging.rename(final)
             sync(self.root)
         except OSError as error:
+            shutil.rmtree(staging, ignore_errors=True)
             raise CheckpointError(f"{final}: could not be copied from {source.path}: {error}") from None
         return Checkpoint(final, source.step)
 

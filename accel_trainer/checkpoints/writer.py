@@ -6,10 +6,11 @@ are as they were, and the next save tries again.
 
 from __future__ import annotations
 
+import secrets
 from collections import OrderedDict
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from accelerate.checkpointing import save_accelerator_state
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from accel_trainer.checkpoints.store import Store
+
+T = TypeVar("T")
 
 _SMALL_FILES = 1 << 20
 """Bytes for all files but weights and optimizer, generously."""
@@ -77,6 +80,8 @@ class Writer:
         self._thread: ThreadPoolExecutor | None = None
         self._under_way: int | None = None  # step of the save that the thread is busy with, on every process
         self._outcome: Future[Saved] | None = None  # of it, on the main process
+        # A word that all processes share and that no other start of the run has.
+        [store.token, *_] = self._from_all(secrets.token_hex(4))
 
     def save(
         self,
@@ -86,7 +91,7 @@ class Writer:
         facts: dict[str, Any] | None = None,
         protect: int | None = None,
         before: Callable[[], None] | None = None,
-    ) -> list[Saved]:
+    ) -> Saved | None:
         """Write a checkpoint; called on all processes together.
 
         Args:
@@ -97,9 +102,10 @@ class Writer:
             before: called on every process first; an OSError or CheckpointError of it fails the save.
 
         Returns:
-            What became of this save; when it goes on behind, of the one before it, if that was not told yet.
+            What became of it; None when it goes on behind, for :meth:`settle` to tell.
         """
-        told = self.settle()
+        if self._under_way is not None:
+            raise RuntimeError("the save before this one was not settled")
         path, main = self._store.path(step), self._accelerator.is_main_process
 
         def begin() -> None:
@@ -117,7 +123,7 @@ class Writer:
                 if main:
                     self._thread = self._thread or ThreadPoolExecutor(1, "checkpoint")
                     self._outcome = self._thread.submit(self._write_copy, copy, step, own_state, facts or {}, protect)
-                return told
+                return None
         if not problem:
             problem = self._everywhere(lambda: self._save_state(step))
         outcome = Saved(step, path, problem)
@@ -126,24 +132,42 @@ class Writer:
         [outcome, *_] = self._from_all(outcome)
         if outcome.problem and main:
             self._store.discard(step)
-        return [*told, outcome]
+        return outcome
 
     @property
     def news(self) -> bool:
         """Whether a save that went on behind has ended and was not told yet; True on the main process only."""
         return self._outcome is not None and self._outcome.done()
 
-    def settle(self) -> list[Saved]:
+    def settle(self) -> Saved | None:
         """Wait for the save that goes on behind; return what became of it. Called on all processes together."""
         if self._under_way is None:
-            return []
+            return None
         outcome = Saved(self._under_way, self._store.path(self._under_way))
         self._under_way = None
         if self._outcome is not None:
             future, self._outcome = self._outcome, None
             outcome = future.result()
         [outcome, *_] = self._from_all(outcome)
-        return [outcome]
+        return outcome
+
+    def amend(self, step: int, facts: dict[str, Any]) -> None:
+        """Let a manifest tell what was not known yet when its checkpoint was written; on the main process."""
+        if self._accelerator.is_main_process:
+            # Nothing depends on it but what rotation keeps and lists show.
+            _trouble(lambda: self._store.amend(step, facts))
+
+    def close(self, *, at_once: bool) -> None:
+        """Let nothing be written any more; after an error, on this process alone.
+
+        Args:
+            at_once: give up what is under way at the next file rather than wait until it is whole.
+        """
+        if self._outcome is not None:
+            if at_once:
+                self._store.close()
+            wait([self._outcome])
+        self._store.close()
 
     # ---- what is saved --------------------------------------------------------------------------------------------
 
@@ -218,10 +242,10 @@ class Writer:
         """
         return next(filter(None, self._from_all(_trouble(part))), "")
 
-    def _from_all(self, said: Any) -> list[Any]:
+    def _from_all(self, said: T) -> list[T]:
         if self._accelerator.num_processes == 1:
             return [said]
-        heard: list[Any] = gather_object([said])
+        heard: list[T] = gather_object([said])
         return heard
 
 

@@ -21,12 +21,18 @@ class Checkpointing(Hook):
     Args:
         options: the intervals.
         say: prints one line for people.
+        mark: called on the main process after every checkpoint that is whole.
     """
 
     name = "checkpointing"
 
-    def __init__(self, options: CheckpointOptions, say: Callable[[str], None] = print) -> None:
-        self._options, self._say = options, say
+    def __init__(
+        self,
+        options: CheckpointOptions,
+        say: Callable[[str], None] = print,
+        mark: Callable[[], None] | None = None,
+    ) -> None:
+        self._options, self._say, self._mark = options, say, mark
         self._last = time.monotonic()
         self._failing = False
 
@@ -64,5 +70,7 @@ class Checkpointing(Hook):
         elif self._failing:
             self._failing = False
             self._say(f"checkpoints are written again, from step {saved.step} on")
+        if self._mark is not None and not saved.problem and trainer.accelerator.is_main_process:
+            self._mark()
         if saved.note:
             self._say(f"checkpoint of step {saved.step}: {saved.note}")

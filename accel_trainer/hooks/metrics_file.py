@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+import mmap
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from accel_trainer.checkpoints.files import finite
@@ -12,11 +13,14 @@ from accel_trainer.errors import CheckpointError
 from accel_trainer.trainer.hooks import Hook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from accel_trainer.trainer.hooks import Request, Row
     from accel_trainer.trainer.loop import Trainer
+
+_PAUSE = 1.0
+"""Seconds between two tries to write rows that wait."""
 
 
 class MetricsFile(Hook):
@@ -39,7 +43,7 @@ class MetricsFile(Hook):
         self._file: int | None = None  # a descriptor: nothing is held back between a write and the disk's answer
         self._size = 0  # bytes of whole rows
         self._waiting: list[bytes] = []
-        self._failing = False
+        self._failing, self._tried = False, 0.0
 
     def on_train_start(self, trainer: Trainer) -> Request | None:
         """Cut the file back to the step the run goes on from."""
@@ -47,9 +51,8 @@ class MetricsFile(Hook):
             return None
         # The row of a step whose evaluation is still to come is written when it has been made.
         last = trainer.state.step - (1 if trainer.state.pending is not None else 0)
-        kept = list(itertools.takewhile(lambda row: row[0]["step"] <= last, _whole_rows(self._path)))
-        self._size = sum(size for _, size in kept)
-        if (written := kept[-1][0]["step"] if kept else 0) < last:
+        written, self._size = _last_row(self._path, last)
+        if written < last:
             self._say(f"{self._path}: the rows of steps {written + 1} to {last} are missing; the run goes on without")
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         os.ftruncate(self._file, self._size)
@@ -60,12 +63,8 @@ class MetricsFile(Hook):
         if self._file is None:
             return
         self._waiting += [json.dumps(finite(row), allow_nan=False).encode() + b"\n" for row in rows]
-        try:
-            self._write()
-        except OSError as error:
-            if not self._failing:
-                self._failing = True
-                self._say(f"{self._path}: rows wait in memory, since they cannot be written: {error}")
+        if not self._failing or time.monotonic() - self._tried > _PAUSE:
+            self._try()
 
     def before_checkpoint(self, trainer: Trainer) -> None:
         """Bring the rows to the disk: those after the last checkpoint are computed again, those before it are not."""
@@ -78,10 +77,25 @@ class MetricsFile(Hook):
             raise CheckpointError(f"{self._path} cannot be written: {error}") from None
 
     def on_train_end(self, trainer: Trainer) -> None:
-        """Close the file."""
-        if self._file is not None:
+        """Write what waits, bring it to the disk and close the file."""
+        if self._file is None:
+            return
+        try:
+            self._try()
+            if not self._failing:
+                os.fsync(self._file)
+        finally:
             os.close(self._file)
             self._file = None
+
+    def _try(self) -> None:
+        self._tried = time.monotonic()
+        try:
+            self._write()
+        except OSError as error:
+            if not self._failing:
+                self._failing = True
+                self._say(f"{self._path}: rows wait in memory, since they cannot be written: {error}")
 
     def _write(self) -> None:
         assert self._file is not None
@@ -105,16 +119,38 @@ class MetricsFile(Hook):
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the whole rows of a metrics file; what a crash left torn at its end is left out."""
-    return [row for row, _ in _whole_rows(path)]
+    rows = []
+    for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:
+        row = _row(line)
+        if row is None:
+            break
+        rows.append(row)
+    return rows
 
 
-def _whole_rows(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield each row with its size in bytes, up to the first that is none: a power cut may leave anything there."""
-    if not path.exists():
-        return
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            return
-        yield row, len(line) + 1
+def _row(line: bytes) -> dict[str, Any] | None:
+    """Return a line as a row, or None: a power cut may leave anything."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+
+
+def _last_row(path: Path, last: int) -> tuple[int, int]:
+    """Return the step of the last row up to a step, and where it ends; looked for from the end of the file.
+
+    What a run has to cut off is what it did since its last checkpoint, however long it has been.
+    """
+    size = path.stat().st_size if path.exists() else 0
+    if not size:
+        return 0, 0
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        end = content.rfind(b"\n")  # what follows is torn
+        while end >= 0:
+            begin = content.rfind(b"\n", 0, end) + 1
+            row = _row(content[begin:end])
+            if row is not None and row["step"] <= last:
+                return row["step"], end + 1
+            end = begin - 1
+    return 0, 0

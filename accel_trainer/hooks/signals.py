@@ -58,6 +58,9 @@ class Signals(Hook):
     def on_train_start(self, trainer: Trainer) -> Request | None:
         """Begin to listen; where that is not possible a program's own handlers stay."""
         self._before = listen(self._receive)
+        # What another handler heard before, and left for training to act upon.
+        earlier = (getattr(handler, "received", None) for handler in self._before.values())
+        self._received = next(filter(None, earlier), None)
         return None
 
     def on_step_end(self, trainer: Trainer) -> Request | None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class TimeLimit(Hook):
     """Saves and stops, as a signal would make it, once the process has lived for ``training.max_time``.
 
-    Every start does at least one step, so a run whose preparation alone takes longer still comes to its end.
+    Every start does the evaluation that the one before it broke off, and at least one step: a run whose preparation
+    alone takes longer still comes to its end.
 
     Args:
         seconds: that it may live; saving, and the step in hand, come on top.
@@ -26,14 +27,16 @@ class TimeLimit(Hook):
 
     def __init__(self, seconds: float, began: float) -> None:
         self._seconds, self._end = seconds, began + seconds
+        self._further = False  # whether this start has done a step
 
     def on_step_end(self, trainer: Trainer) -> Request | None:
         """Ask all processes to stop, whichever of them began first."""
+        self._further = True
         return self._request(f"in step {trainer.state.step}")
 
     def on_evaluation_batch(self, trainer: Trainer) -> Request | None:
         """Ask all processes to leave the evaluation and stop."""
-        return self._request(f"in the evaluation after step {trainer.state.step}")
+        return self._request(f"in the evaluation after step {trainer.state.step}") if self._further else None
 
     def _request(self, when: str) -> Request | None:
         if time.monotonic() < self._end:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from accel_trainer import __version__
 from accel_trainer.checkpoints.files import write_text
-from accel_trainer.errors import UserError
+from accel_trainer.errors import NotWrittenError
 from accel_trainer.reporting import record, results
 from accel_trainer.reporting.heading import heading
 from accel_trainer.reporting.markup import Html, join, tag
@@ -45,7 +45,7 @@ def write_report(
         The path of the page.
 
     Raises:
-        UserError: it cannot be written.
+        NotWrittenError: it cannot be written.
     """
     run = collect(folder, summary, rows, examples, remarks)
     parts = (
@@ -64,7 +64,7 @@ def write_report(
     try:
         write_text(folder.report, _document(f"{run.name}: forecast report", body))
     except OSError as error:
-        raise UserError(f"{folder.report}: cannot be written: {error}") from None
+        raise NotWrittenError(f"{folder.report}: cannot be written: {error}") from None
     return folder.report
 
 

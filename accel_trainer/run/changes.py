@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from accel_trainer.config import RunConfig
 from accel_trainer.settings import flatten, to_dict
-
-if TYPE_CHECKING:
-    from accel_trainer.config import RunConfig
 
 _WITHOUT_EFFECT = (
     "run.",
     "tracking.",
     "checkpoint.",
     "predict.",
-    "evaluation.batch_size",
     "training.micro_batch_size",
     "training.max_time",
     "training.threads",
@@ -66,7 +63,13 @@ def compare(before: RunConfig, now: RunConfig) -> Changes:
 
 def experiment_digest(config: RunConfig, data_digest: str) -> str:
     """Return what tells the checkpoints of one experiment from those of another: data, model, seed, batch, loss."""
-    options = {name: value for name, value in _options(config).items() if name.startswith(_EXPERIMENT)}
+    # An option that a later version adds, at a default that changes nothing, makes no other experiment.
+    defaults = _options(RunConfig())
+    options = {
+        name: value
+        for name, value in _options(config).items()
+        if name.startswith(_EXPERIMENT) and value != defaults.get(name)
+    }
     for name in (*_JUDGED_ELSEWHERE, *_ONLY_AT_FIRST):
         options.pop(name, None)
     text = json.dumps([data_digest, options], sort_keys=True)

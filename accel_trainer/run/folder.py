@@ -9,12 +9,12 @@ import socket
 import sys
 import time
 import weakref
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from accel_trainer.checkpoints.files import read_json, write_json, write_text
-from accel_trainer.errors import ExitCode, UserError
+from accel_trainer.errors import ExitCode, RunLockedError, UserError
 from accel_trainer.run.lease import Lease, boot_id, newest, refusal
 
 _NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
@@ -31,6 +31,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lease: Lease | None = None
+        self._was_locked = False
         self._let_go: weakref.finalize[[Lease, IO[str]], RunFolder] | None = None
 
     @property
@@ -67,6 +68,11 @@ class RunFolder:
     def status(self) -> Path:
         """Outcome of the latest start, for scripts."""
         return self.path / "status.json"
+
+    @property
+    def saved(self) -> Path:
+        """A mark that there was a checkpoint once: should all be gone one day, that is no reason to begin anew."""
+        return self.path / ".saved"
 
     @property
     def report(self) -> Path:
@@ -124,19 +130,27 @@ class RunFolder:
     def check(self) -> None:
         """Make sure that the lock is still this process's; to be called before anything is written.
 
-        Takes some 25 µs on a local disk. Without a lock there is nothing to lose, and nothing is looked at.
+        Takes some 25 µs on a local disk. What was never locked cannot be lost, and nothing is looked at.
 
         Raises:
-            RunLockedError: this process was stopped for so long that another host took over.
+            RunLockedError: this process has let go, or was stopped for so long that another host took over.
         """
         if self._lease is not None:
             self._lease.check()
+        elif self._was_locked:
+            raise RunLockedError(f"{self.path}: this process writes to it no more")
 
     def unlock(self) -> None:
         """Let others write."""
         if self._let_go is not None:
             self._let_go()
+            self._was_locked = True
         self._lease = self._let_go = None
+
+    def mark_saved(self) -> None:
+        """Leave the mark that there is a checkpoint. On a full disk without it: it only guards against deletion."""
+        with suppress(OSError):
+            self.saved.touch()
 
     def has_run(self) -> bool:
         """Whether a run was started here before; a lock and a status alone are none."""
@@ -163,7 +177,15 @@ class RunFolder:
 
     def read_summary(self) -> dict[str, Any] | None:
         """Return the result of a finished run, or None."""
-        return read_json(self.summary) if self.summary.exists() else None
+        if not self.summary.exists():
+            return None
+        try:
+            summary: dict[str, Any] = read_json(self.summary)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self.summary}: cannot be read: {error}; without it the same command tests the run again"
+            ) from None
+        return summary
 
     def write_config(self, text: str) -> None:
         """Save the resolved configuration."""

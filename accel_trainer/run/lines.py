@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 
 from accel_trainer import __version__
+from accel_trainer.optim.schedules import rate
+from accel_trainer.trainer.plan import StepPlan
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -39,6 +42,20 @@ def data_line(data: ForecastData, train: Windows, validation: Windows, test: Win
         f"data: {data.options.path}, {len(table):,} rows every {table.clock.period:g} s, {sensors}, "
         f"{table.observed.mean():.1%} observed; windows of {data.options.context} + {data.options.horizon} rows: "
         f"{len(train):,} training, {len(validation):,} validation, {len(test):,} test"
+    )
+
+
+def rate_line(before: RunConfig, now: RunConfig, trainer: Trainer) -> str | None:
+    """Say what changed options do to the learning rate of a run that goes on; None if nothing."""
+    training = before.training
+    plan = StepPlan(trainer.plan.samples, training.batch_size, training.epochs, training.max_steps, before.run.seed)
+    share = rate(before.schedule, plan.total_steps, plan.steps_per_epoch)
+    was, will = before.optimizer.lr * share(trainer.state.updates), trainer.optimizer.param_groups[0]["lr"]
+    if math.isclose(was, will, rel_tol=1e-9):
+        return None
+    return (
+        f"the learning rate is {will:.3g} from here on, where it would have been {was:.3g}: schedule "
+        f"{now.schedule.name} over {trainer.plan.total_steps:,} steps, after {plan.total_steps:,} before"
     )
 
 

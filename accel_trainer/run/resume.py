@@ -11,6 +11,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from accel_trainer.checkpoints.checkpoint import DESCRIPTION, Checkpoint, read_object
+from accel_trainer.checkpoints.manifest import NAME as MANIFEST
 from accel_trainer.checkpoints.manifest import problem
 from accel_trainer.checkpoints.store import Store
 from accel_trainer.errors import CheckpointError, ConfigError, UserError
@@ -39,6 +40,7 @@ class Start:
         lost_best: the best checkpoint is gone or damaged: what counts as best starts anew.
         foreign: the state was another run's, which keeps its own place in the tracker.
         environment: what the checkpoint remembers of the machine; empty in old ones.
+        recorded: options that the checkpoint was written under.
     """
 
     checkpoint: Checkpoint | None = None
@@ -48,6 +50,7 @@ class Start:
     lost_best: bool = False
     foreign: bool = False
     environment: dict[str, Any] = field(default_factory=dict)
+    recorded: RunConfig | None = None
 
     def use_threads(self, wanted: int | None) -> str | None:
         """Use as many CPU threads as before, since another number adds up in another order; return what to say of it.
@@ -104,9 +107,22 @@ def find_start(accelerator: Accelerator, config: RunConfig, folder: RunFolder, d
 def _look(config: RunConfig, folder: RunFolder, data_digest: str) -> Start:
     own = Store(folder.checkpoints)
     named = None if config.run.resume in ("auto", "never") else Path(config.run.resume)
-    checkpoint, notes = _newest(own)
     summary = folder.read_summary()
-    if checkpoint is None and named is None:
+    # Without a configuration no start of this run has come as far as its first step: what is there are copies that a
+    # start was making when it was killed, and they are made again.
+    source = _named(named) if named is not None and not folder.config.exists() else None
+    checkpoint: Checkpoint | None
+    if source is not None:
+        checkpoint, notes = source.checkpoint, source.notes
+    else:
+        checkpoint, notes = _newest(own, begun=folder.saved.exists() and summary is None)
+        if checkpoint is None and named is not None:
+            source = _named(named)
+            checkpoint, notes = source.checkpoint, source.notes
+        elif named is not None:
+            _check_named(named, folder)
+            notes.append(f"this run has checkpoints of its own: --run.resume {named} was for its first start")
+    if checkpoint is None:
         if summary is None:
             return Start()
         if _goes_on(config, summary):
@@ -115,19 +131,12 @@ def _look(config: RunConfig, folder: RunFolder, data_digest: str) -> Start:
                 "--run.resume never starts anew and sets this folder aside"
             )
         return Start(None, notes, summary)
-    foreign = False
-    if checkpoint is None and named is not None:
-        checkpoint, notes = _adopt(named, own)
-        foreign = True
-    elif named is not None:
-        _check_named(named, folder)
-        notes.append(f"this run has checkpoints of its own: --run.resume {named} was for its first start")
-    assert checkpoint is not None
-    changes = compare(_recorded(checkpoint), config)
+    recorded = _recorded(checkpoint)
+    changes = compare(recorded, config)
     if changes.breaking:
         name, *others = changes.breaking
         also = f"; changed as well: {', '.join(others)}" if others else ""
-        whose = named if foreign else folder.path
+        whose = named if source is not None else folder.path
         raise ConfigError(
             name,
             f"{changes.breaking[name]} changes the experiment of the run in {whose}; choose another --run.name, "
@@ -146,18 +155,34 @@ def _look(config: RunConfig, folder: RunFolder, data_digest: str) -> Start:
     notes += [f"changed since this run was started: {text}" for text in changed]
     if changes.fresh_optimizer:
         notes.append("the optimizer starts without what it had gathered")
+    if source is not None:
+        checkpoint = _adopt(source, own)  # last: what was refused leaves nothing behind
     lost_best = _best_is_lost(own, checkpoint, notes)
     notes.append(f"going on from step {checkpoint.step} ({checkpoint.path})")
     environment = checkpoint.own_state().get("environment", {})
-    return Start(checkpoint, notes, None, changes.fresh_optimizer, lost_best, foreign, environment)
+    return Start(
+        checkpoint,
+        notes,
+        fresh_optimizer=changes.fresh_optimizer,
+        lost_best=lost_best,
+        foreign=source is not None,
+        environment=environment,
+        recorded=recorded,
+    )
 
 
-def _newest(store: Store) -> tuple[Checkpoint | None, list[str]]:
+def _newest(store: Store, *, begun: bool = False) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest checkpoint that verifies, and what is to be said of it.
+
+    Args:
+        store: where to look.
+        begun: whether there was a checkpoint before.
+    """
     checkpoint, passed_over = store.newest()
-    if checkpoint is None and passed_over:
+    if checkpoint is None and (passed_over or begun):
+        why = "; ".join(passed_over) or "those that were there are gone"
         raise CheckpointError(
-            f"{store.root}: no checkpoint verifies ({'; '.join(passed_over)}); --run.resume never starts anew and sets "
-            "this folder aside"
+            f"{store.root}: no checkpoint verifies ({why}); --run.resume never starts anew and sets this folder aside"
         )
     return checkpoint, [f"passed over {text}" for text in passed_over]
 
@@ -171,22 +196,36 @@ def _recorded(checkpoint: Checkpoint) -> RunConfig:
         raise CheckpointError(f"{path}: cannot be read by this version: {error}") from None
 
 
-def _adopt(named: Path, own: Store) -> tuple[Checkpoint, list[str]]:
-    """Copy what ``run.resume`` names into this run: the checkpoint, and the best one its state speaks of."""
-    number = named.name.removeprefix("step-")
-    if number.isdigit() and (named / "manifest.json").exists():
-        store = Store(named.parent)
-        source: Checkpoint | None = store.at(int(number))
-        notes: list[str] = []
+@dataclass(frozen=True)
+class _Source:
+    """What ``run.resume`` names: a checkpoint of another run, in its own place."""
+
+    store: Store
+    checkpoint: Checkpoint
+    notes: list[str]
+
+
+def _named(path: Path) -> _Source:
+    number, notes = path.name.removeprefix("step-"), list[str]()
+    checkpoint: Checkpoint | None
+    if number.isdigit() and (path / MANIFEST).exists():
+        store = Store(path.parent)
+        checkpoint = store.at(int(number))
     else:
-        store = Store(named / "checkpoints")
-        source, notes = _newest(store)
-    if source is None:
-        raise CheckpointError(f"run.resume: {named} holds no checkpoint")
-    best = source.best_step()
-    if best is not None and best != source.step and problem(store.path(best)) is None:
-        own.adopt(store.at(best))
-    return own.adopt(source), [*notes, f"taken over from {source.path}"]
+        store = Store(path / "checkpoints")
+        checkpoint, notes = _newest(store)
+    if checkpoint is None:
+        raise CheckpointError(f"run.resume: {path} holds no checkpoint")
+    return _Source(store, checkpoint, [*notes, f"taken over from {checkpoint.path}"])
+
+
+def _adopt(source: _Source, own: Store) -> Checkpoint:
+    """Copy a checkpoint into this run, and the best one its state speaks of."""
+    adopted = own.adopt(source.checkpoint)
+    best = source.checkpoint.best_step()
+    if best is not None and best != source.checkpoint.step and problem(source.store.path(best)) is None:
+        own.adopt(source.store.at(best))
+    return adopted
 
 
 def _check_named(named: Path, folder: RunFolder) -> None:

@@ -27,7 +27,7 @@ from accel_trainer.launching import check_processes, micro_batches_from_environm
 from accel_trainer.models.registry import MODELS, create_model
 from accel_trainer.run.changes import experiment_digest
 from accel_trainer.run.forecast_data import ForecastData
-from accel_trainer.run.lines import data_line, machine_line, model_line
+from accel_trainer.run.lines import data_line, machine_line, model_line, rate_line
 from accel_trainer.run.prediction import forecast_table, write_forecast
 from accel_trainer.run.resume import find_start
 from accel_trainer.run.scoring import Baselines, report
@@ -84,6 +84,15 @@ class Session:
         Raises:
             UserError: the data, the folder or the options do not fit; nothing saved before is lost.
         """
+        code = self._run()
+        # A launcher ends all processes when the first one leaves with an error; the main one must be done by then.
+        self.accelerator.wait_for_everyone()
+        # Left to the interpreter's exit, gloo's threads now and then abort it.
+        self.accelerator.free_memory()
+        self.accelerator.state.destroy_process_group()
+        return code
+
+    def _run(self) -> ExitCode:
         config, terminal = self.config, self.terminal
         with self._timed("data"):
             data = ForecastData.from_options(config.data, self.accelerator.device)
@@ -132,6 +141,8 @@ class Session:
                 trainer.state.tracker_run_id = None
             for note in start.exactness(trainer.environment, deterministic=config.training.deterministic):
                 terminal.say(note)
+            if start.recorded is not None and (line := rate_line(start.recorded, config, trainer)) is not None:
+                terminal.say(line)
         if self.main:
             self.folder.write_config(to_yaml(config))
         code = ExitCode.DEFECT
@@ -139,11 +150,6 @@ class Session:
             code = self._train_and_test(trainer, store, data, train, test, tracking)
         finally:
             tracking.finish(int(code))
-        # A launcher ends all processes when the first one leaves with an error; the main one must be done by then.
-        self.accelerator.wait_for_everyone()
-        # Left to the interpreter's exit, gloo's threads now and then abort it.
-        self.accelerator.free_memory()
-        self.accelerator.state.destroy_process_group()
         return code
 
     def _train_and_test(
@@ -173,11 +179,11 @@ class Session:
             others = baselines.score(test)
         if self.main:
             task: Any = trainer.task
+            self.folder.check()
             if self.config.predict.enabled:
                 self._predict(trainer.bare_model, task, data)
             summary = summarise(self.folder.path.name, self.config, trainer, data, scores, baselines, others)
             summary["timings"] = self.timings
-            self.folder.check()
             export(chosen.path, self.folder.model, store.files, model_card(summary))
             self._report(trainer, summary, data, test)
             tracking.summarise(
@@ -278,7 +284,7 @@ class Session:
             MetricsFile(self.folder.metrics, self.terminal.say, self.folder.check),
             tracking,  # reads the metrics file as it stands after being cut back
             ProgressBar(self.terminal),
-            Checkpointing(config.checkpoint, self.terminal.say),
+            Checkpointing(config.checkpoint, self.terminal.say, self.folder.mark_saved),
         ]
 
     @contextmanager

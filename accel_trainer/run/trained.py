@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accel_trainer.checkpoints.checkpoint import DESCRIPTION, read_object
-from accel_trainer.checkpoints.files import sync_tree, write_json, write_text
-from accel_trainer.checkpoints.manifest import problem, write_manifest
+from accel_trainer.checkpoints.files import sync, sync_tree, write_json, write_text
+from accel_trainer.checkpoints.manifest import problem, read_manifest, write_manifest
 from accel_trainer.checkpoints.store import Store
 from accel_trainer.checkpoints.weights import WEIGHTS, load_weights
 from accel_trainer.data.scale import Scaler
@@ -158,14 +158,26 @@ def find(path: Path) -> Path:
     if (path / WEIGHTS).exists():
         return path
     run = RunFolder(path)
-    if (run.model / WEIGHTS).exists():
-        return run.model
+    exported = run.model if (run.model / WEIGHTS).exists() else None
     newest, passed_over = Store(run.checkpoints).newest()
     if newest is None:
+        if exported is not None:
+            return exported
         details = f" ({'; '.join(passed_over)})" if passed_over else ""
         raise CheckpointError(f"{path}: no model and no checkpoint that verifies{details}")
     best = newest.best_step()
-    return newest.path if best is None else Store(run.checkpoints).at(best).path
+    chosen = newest.path if best is None else Store(run.checkpoints).path(best)
+    # A run that went on after it was finished may have a better one than it exported then.
+    if exported is not None and (_same_weights(exported, chosen) or problem(chosen) is not None):
+        return exported
+    if trouble := problem(chosen):
+        raise CheckpointError(f"{chosen}: {trouble}")
+    return chosen
+
+
+def _same_weights(one: Path, other: Path) -> bool:
+    digests = [read_manifest(folder)[0].get("files", {}).get(WEIGHTS) for folder in (one, other)]
+    return digests[0] is not None and digests[0] == digests[1]
 
 
 def export(weights: Path, target: Path, files: dict[str, dict[str, Any]], card: str) -> None:
@@ -184,4 +196,5 @@ def export(weights: Path, target: Path, files: dict[str, dict[str, Any]], card: 
     if target.exists():
         target.rename(older)
     staging.rename(target)
+    sync(target.parent)
     shutil.rmtree(older, ignore_errors=True)

@@ -59,7 +59,9 @@ def agree(accelerator: Accelerator, requests: Iterable[Request], *, news: bool =
     """
     heard = [r for r in requests if accelerator.is_main_process or r.any_process]
     save = any(r.save for r in heard)
-    stop: Stop | None = next((r.stop for r in heard if r.stop), None)
+    stops = [r.stop for r in heard if r.stop]
+    # Divergence before all else: its state must not be saved as that of a run that was asked to stop in the same step.
+    stop: Stop | None = next((s for s in stops if s.kind == "diverged"), stops[0] if stops else None)
     world = accelerator.num_processes
     if world == 1:
         return Decision(save, stop, news)

@@ -68,6 +68,10 @@ class Evaluator:
         device = self.accelerator.device
         # Sums are float64, which Apple's GPUs do not know.
         meter = self.task.meter(torch.device("cpu") if device.type == "mps" else device)
+        if world > 1:
+            # Running means differ between processes, each having seen its own share; the first one's are saved.
+            for buffer in filter(torch.is_floating_point, model.buffers()):
+                torch.distributed.broadcast(buffer, src=0)
         was_training = model.training
         model.eval()
         try:

@@ -7,7 +7,9 @@ can start anywhere and nothing that happens beside it can change what it compute
 
 from __future__ import annotations
 
+import inspect
 import math
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
@@ -116,9 +118,12 @@ class Trainer:
 
         Ends with a checkpoint if there is a store. After :meth:`resume` it goes on from there.
         """
-        if self._saving is not None:
-            self._saving.begin()
-        try:
+        with ExitStack() as ends:
+            for hook in reversed(self.hooks):  # the first one ends first, and none is left out when another fails
+                ends.callback(hook.on_train_end, self)
+            if self._saving is not None:
+                ends.push(self._close_saving)
+                self._saving.begin()
             requests = [request for hook in self.hooks if (request := hook.on_train_start(self))]
             self.state.stop = agree(self.accelerator, requests).stop
             if self.state.stop is None and self.state.step < self.plan.total_steps:
@@ -126,16 +131,20 @@ class Trainer:
             self._loop()
             if self._saving is not None:
                 self._saving.settle()
-        finally:
-            for hook in self.hooks:
-                hook.on_train_end(self)
         return self.state
+
+    def _close_saving(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._saving is not None:
+            self._saving.close(at_once=kind is KeyboardInterrupt)
 
     def _loop(self) -> None:
         state, plan = self.state, self.plan
-        if state.stop is None and state.pending is not None:
-            self._restore_pending_row(state.pending)
-            self._end_step([], evaluation=True)
+        if state.pending is not None:
+            self._take_up_pending_row(state.pending)
+            if state.stop is None:
+                self._end_step([], evaluation=True)
+            else:
+                self._drain()  # nobody waits for that evaluation any more
         while state.stop is None and state.step < plan.total_steps:
             self._step()
             requests = [request for hook in self.hooks if (request := hook.on_step_end(self))]
@@ -148,7 +157,7 @@ class Trainer:
         self.evaluated, state.pending = {}, None
         if evaluation:
             requests = [*requests, *self._evaluate_step()]
-        decision = agree(self.accelerator, [*requests, *self._own_requests()], news=self._has_news)
+        decision = agree(self.accelerator, [*self._own_requests(), *requests], news=self._has_news)
         if decision.news and self._saving is not None:
             self._saving.settle()
         state.stop = decision.stop
@@ -157,8 +166,19 @@ class Trainer:
         save = (decision.save or last or state.stop is not None) and not diverged
         if save:
             self.save_checkpoint()
-        elif diverged or len(self._rows) >= self.config.tracking.log_every:
+        elif diverged:
+            self._end_diverged()
+        elif len(self._rows) >= self.config.tracking.log_every:
             self._drain()
+
+    def _end_diverged(self) -> None:
+        """Leave the log whole and the best at what is on the disk; the present state is not saved."""
+        if self.state.pending is not None:
+            self._take_up_pending_row(self.state.pending)
+        self._drain()
+        if self._saving is not None:
+            self._saving.settle()
+            self._saving.fall_back()
 
     def _step(self) -> None:
         state, rank, world = self.state, self.accelerator.process_index, self.accelerator.num_processes
@@ -219,8 +239,9 @@ class Trainer:
             row["train/loss"] = loss
         return rows
 
-    def _restore_pending_row(self, pending: Mapping[str, float | int | None]) -> None:
-        """Take up the row of a step whose evaluation was broken off before the run was stopped."""
+    def _take_up_pending_row(self, pending: Mapping[str, float | int | None]) -> None:
+        """Take up the row of a step whose evaluation was broken off."""
+        self.state.pending = None
         row = {name: math.nan if value is None else value for name, value in pending.items()}
         # The losses of all processes are in it already: it counts once when they are added up.
         loss = row.pop("train/loss") if self.accelerator.is_main_process else 0.0
@@ -240,7 +261,7 @@ class Trainer:
     def evaluate_and_note(self) -> dict[str, float]:
         """Evaluate on the validation samples, remember whether it is the best, return the metrics after ``val/``."""
         metrics = {f"val/{name}": value for name, value in self.evaluate().items()}
-        self._note_best(metrics)
+        self.note_best(metrics)
         return metrics
 
     def _evaluate_step(self) -> list[Request]:
@@ -259,7 +280,9 @@ class Trainer:
             self.state.pending = dict(row)
             return asked
         self.evaluated = {f"val/{name}": value for name, value in meter.overall().items()}
-        self._note_best(self.evaluated)
+        self.note_best(self.evaluated)
+        if self._saving is not None:
+            self._saving.evaluated()
         self._rows[-1].update(self.evaluated)
         asked += [r for hook in self.hooks if (r := hook.on_evaluation_end(self, self.evaluated))]
         return [*asked, *(r for hook in self.hooks if (r := hook.on_evaluation_batch(self)))]
@@ -275,7 +298,7 @@ class Trainer:
         every = self.config.evaluation.every_steps or self.plan.steps_per_epoch
         return last or self.state.step % every == 0
 
-    def _note_best(self, metrics: Mapping[str, float]) -> None:
+    def note_best(self, metrics: Mapping[str, float]) -> None:
         """Remember the best evaluation; NaN is never better, and neither is a metric that is absent."""
         options, best = self.config.early_stopping, self.state.best
         value = metrics.get(options.monitor, math.nan)
@@ -322,14 +345,17 @@ class Trainer:
         Raises:
             CheckpointError: it belongs to something else, or would run code when read.
         """
-        configured = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        # Options only: some optimizers keep what they have gathered in their groups.
+        bare_optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        options = inspect.signature(type(bare_optimizer)).parameters.keys() - {"params"}
+        configured = [{k: v for k, v in group.items() if k in options} for group in self.optimizer.param_groups]
         if fresh_optimizer:
             checkpoint.load_weights(self.bare_model)
         else:
             checkpoint.restore(self.accelerator, trust=self.config.checkpoint.trust)
         own_state = checkpoint.own_state()
-        for group, options in zip(self.optimizer.param_groups, configured, strict=True):
-            group.update(options)
+        for group, wanted in zip(self.optimizer.param_groups, configured, strict=True):
+            group.update(wanted)
         try:
             self.state = TrainState.from_dict(own_state["trainer"])
             hooks = {hook.name: own_state["hooks"].get(hook.name, {}) for hook in self.hooks}

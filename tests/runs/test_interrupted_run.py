@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from tests.helpers.runs import (
     TWO_PROCESSES,
+    assert_same_run,
     checkpoint_steps,
     command,
     environment,
@@ -55,17 +56,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def assert_equal_runs(first: Path, second: Path) -> None:
-    assert (first / "metrics.jsonl").read_text() == (second / "metrics.jsonl").read_text()
-    last = checkpoint_steps(first)[-1]
-    assert checkpoint_steps(second)[-1] == last
-    for name in (f"checkpoints/step-{last:08d}/model.safetensors", "model/model.safetensors"):
-        one, other = load_file(first / name), load_file(second / name)
-        assert one.keys() == other.keys()
-        assert all(torch.equal(one[key], other[key]) for key in one)
-    assert read(first / "summary.json")["test"] == read(second / "summary.json")["test"]
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_killed_in_mid_epoch_three_times(here: Path, case: str) -> None:
     options = {**CASES[case], "checkpoint__every_steps": 7, "training__epochs": 3}
@@ -75,7 +65,7 @@ def test_killed_in_mid_epoch_three_times(here: Path, case: str) -> None:
         assert kill_after_checkpoint(killed, here / "killed", step, wait=0.004 * number) >= step
     done = run(killed)
     assert "going on from step" in done.stdout
-    assert_equal_runs(here / "whole", here / "killed")
+    assert_same_run(here / "whole", here / "killed")
 
 
 @pytest.mark.slow
@@ -89,7 +79,7 @@ def test_killed_with_several_processes(here: Path, processes: int) -> None:
     for step in (7, 35):
         kill_after_checkpoint(killed, here / "killed", step)
     run(killed)
-    assert_equal_runs(here / "whole", here / "killed")
+    assert_same_run(here / "whole", here / "killed")
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_named(here: Path) -> None:
@@ -104,7 +94,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(here: Path) -> None:
     done = run(words)
     assert f"passed over {newest.parent}" in done.stdout.replace("\n", "")
     assert "model.safetensors has changed" in done.stdout
-    assert_equal_runs(here / "whole", here / "damaged")
+    assert_same_run(here / "whole", here / "damaged")
 
 
 def test_no_checkpoint_that_verifies_is_an_error_not_a_fresh_start(here: Path) -> None:
@@ -132,7 +122,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(here: Path, number: signal.
     assert status["status"] == "preempted"
     assert number.name in status["reason"]
     run(words)
-    assert_equal_runs(here / "whole", here / "asked")
+    assert_same_run(here / "whole", here / "asked")
 
 
 def test_a_second_start_of_a_live_run_is_refused(here: Path) -> None:

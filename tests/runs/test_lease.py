@@ -301,10 +301,15 @@ def test_who_lost_the_run_while_stopped_learns_of_it_and_leaves_the_taker_alone(
     refused = f"RunLockedError: {folder.path}: this run was taken over by process {os.getpid()} on "
     assert stopped.does("check").startswith(refused)
     time.sleep(0.3)  # some renewals
-    folder.check()
+    if not finished:
+        folder.check()
     assert json.loads(record(folder).read_text())["pid"] == os.getpid()
     assert stopped.does("unlock") == "done"
-    folder.check()
+    if finished:
+        with pytest.raises(RunLockedError, match="writes to it no more"):
+            folder.check()
+    else:
+        folder.check()
     assert len(list(folder.path.glob(".lease.*"))) == 1
 
 

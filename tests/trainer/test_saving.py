@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from accel_trainer.checkpoints.rotation import Keep
 from accel_trainer.checkpoints.store import Store
 from accel_trainer.checkpoints.weights import WEIGHTS, load_weights
 from accel_trainer.config import CheckpointOptions
 from accel_trainer.hooks.checkpointing import Checkpointing
 from accel_trainer.hooks.metrics_file import MetricsFile, read_rows
+from accel_trainer.hooks.time_limit import TimeLimit
 from accel_trainer.trainer.hooks import Hook, Request
 from accel_trainer.trainer.state import Stop
 from tests.helpers.training import VALIDATION, Recorder, model, same, series, trainer, weights, windows
@@ -183,7 +185,7 @@ def test_a_last_save_that_failed_is_known(tmp_path, behind):
 
 
 @pytest.mark.parametrize("behind", [False, True])
-def test_a_best_that_is_not_on_the_disk_is_none(tmp_path, behind):
+def test_a_best_that_is_not_on_the_disk_gives_way_to_one_that_is(tmp_path, behind):
     """It could be neither tested nor exported: the best of those that are there takes its place."""
     data = series()
     options = {"training__epochs": 4, "checkpoint__asynchronous": behind}
@@ -336,3 +338,154 @@ def test_going_on_does_not_replace_the_checkpoint_it_began_from(tmp_path):
     again.save_checkpoint()
     assert (tmp_path / "step-00000003").stat().st_ino == before
     assert steps(tmp_path) == [3]
+
+
+# ---- one more failure after going on
+
+
+def test_a_best_that_was_found_on_going_on_outlives_a_failed_save(tmp_path):
+    """The evaluation at 12 is made after the restart; it is the best, its weights are on the disk, and it stays so."""
+    data = series()
+    options = {"training__epochs": 4, "evaluation__batch_size": 4, "checkpoint__keep_last": 1}
+
+    def made(hooks, at=()):
+        store = Full(tmp_path, set(at))
+        store.keep = Keep(last=1)
+        return trainer(model(), windows(data), windows(data, VALIDATION), hooks=hooks, store=store, **options)
+
+    made([Impatient(12, 1), Recorder(save_at=[6])]).fit()
+    checkpoint, _ = Store(tmp_path).newest()
+    assert checkpoint is not None
+    assert checkpoint.step == 12
+    again = made([Recorder(save_at=[18, 19], stop_at=(19, Stop("preempted", "asked for")))], at=[18])
+    again.resume(checkpoint)
+    state = again.fit()
+    assert state.best is not None
+    assert state.best.step == 12
+    assert steps(tmp_path) == [6, 12, 19], "12 was written when 6 was the best, and keeps it"
+    assert Store(tmp_path).own()[12]["metric"] == {"name": "val/mse", "value": state.best.value}
+
+
+def test_a_state_never_names_a_best_that_is_not_there(tmp_path):
+    """The save of step 12 fails behind training while step 13 is already asking for the next."""
+
+    class Late(Full):
+        def commit(self, step, own_state, facts):
+            time.sleep(0.3)
+            super().commit(step, own_state, facts)
+
+    data = series()
+    made = trainer(
+        model(),
+        windows(data),
+        windows(data, VALIDATION),
+        hooks=[Recorder(save_at=[6, 12, 13], stop_at=(13, Stop("preempted", "asked for")))],
+        store=Late(tmp_path, {12}),
+        training__epochs=4,
+        checkpoint__asynchronous=True,
+    )
+    state = made.fit()
+    assert state.best is not None
+    assert state.best.step == 6
+    assert Store(tmp_path).at(13).best_step() == 6
+    assert steps(tmp_path) == [6, 13]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_diverged_state_is_not_saved_whoever_asks(tmp_path, asked):
+    """Its evaluation may look fine: the weights are still those of before. The best stays one that is on the disk."""
+    data = series(observed=None)
+
+    class Spoil(Hook):
+        name = "spoil"
+
+        def on_step_end(self, trainer):
+            if trainer.state.step == 9:
+                data.values[:40] = torch.nan
+            stop = Stop("preempted", "a signal") if asked and trainer.state.step == 12 else None
+            return Request(save=trainer.state.step == 6 or stop is not None, stop=stop, any_process=True)
+
+    validation = series(observed=None)
+    made = trainer(
+        model(),
+        windows(data),
+        windows(validation, VALIDATION),
+        hooks=[Spoil()],
+        store=Store(tmp_path),
+        training__epochs=4,
+        training__max_nonfinite_steps=3,
+    )
+    state = made.fit()
+    assert state.stop is not None
+    assert (state.stop.kind, state.step) == ("diverged", 12)
+    assert steps(tmp_path) == [6]
+    assert state.best is not None
+    assert state.best.step == 6
+
+
+def test_nothing_is_written_after_an_error(tmp_path):
+    class Slow(Store):
+        def commit(self, step, own_state, facts):
+            time.sleep(0.5)
+            super().commit(step, own_state, facts)
+
+    class Interrupt(Hook):
+        name = "interrupt"
+
+        def __init__(self, error):
+            self._error = error
+
+        def on_step_end(self, trainer):
+            if trainer.state.step == 3:
+                raise self._error
+            return Request(save=trainer.state.step == 2)
+
+    for error, expected in ((KeyboardInterrupt(), []), (RuntimeError("broken"), [2])):
+        root = tmp_path / type(error).__name__
+        made = trainer(
+            model(), windows(series()), hooks=[Interrupt(error)], store=Slow(root), checkpoint__asynchronous=True
+        )
+        with pytest.raises(type(error)):
+            made.fit()
+        assert steps(root) == expected
+        time.sleep(0.7)
+        assert steps(root) == expected
+
+
+def test_every_hook_hears_the_end_though_one_fails():
+    class Fails(Hook):
+        name = "fails"
+
+        def on_train_end(self, trainer):
+            raise OSError("gone")
+
+    recorder = Recorder()
+    with pytest.raises(OSError, match="gone"):
+        trainer(model(), windows(series()), hooks=[Fails(), recorder], **SIX).fit()
+    assert recorder.events[-1] == ("end", 6)
+
+
+def test_every_start_with_a_time_limit_comes_further(tmp_path):
+    """Also where an evaluation alone takes longer than the limit."""
+    data = series()
+    options = {"training__epochs": 2, "evaluation__batch_size": 4}
+    starts = 0
+    while True:
+        made = trainer(
+            model(),
+            windows(data),
+            windows(data, VALIDATION),
+            hooks=[TimeLimit(1e-9, time.monotonic())],
+            store=Store(tmp_path),
+            **options,
+        )
+        checkpoint, _ = Store(tmp_path).newest()
+        if checkpoint is not None:
+            made.resume(checkpoint)
+        stop = made.fit().stop
+        starts += 1
+        assert starts < 30
+        assert stop is not None
+        if stop.kind == "completed":
+            break
+    assert made.state.best is not None
