@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.runs import PYTHON, checkpoint_steps, command, read, rows, run
+from tests.helpers.runs import PYTHON, checkpoint_steps, command, kill_after_checkpoint, read, rows, run
 
 SHORT = {"training__max_steps": 6, "evaluation__baselines": "[persistence]"}
 LONGER = {**SHORT, "training__max_steps": 12}
@@ -160,3 +161,65 @@ def test_a_source_that_is_none_or_damaged_is_refused(tmp_path: Path) -> None:
     assert "model.init_from" in done.stderr
     assert "has changed" in done.stderr
     assert not (tmp_path / "new/checkpoints").exists()
+
+
+# ---- what must not be lost on the way
+
+
+def test_a_run_whose_checkpoints_were_deleted_does_not_begin_anew(tmp_path: Path) -> None:
+    words = command(tmp_path, "r", checkpoint__every_steps=5, training__max_time=0.01)
+    run(words, code=75)
+    shutil.rmtree(tmp_path / "r/checkpoints")
+    before = (tmp_path / "r/metrics.jsonl").read_text()
+    assert before
+    done = run(command(tmp_path, "r"), code=4)
+    assert "those that were there are gone" in done.stderr
+    assert "--run.resume never" in done.stderr
+    assert (tmp_path / "r/metrics.jsonl").read_text() == before
+
+
+def test_a_refused_source_leaves_nothing_behind(tmp_path: Path) -> None:
+    run(command(tmp_path, "right", **SHORT))
+    run(command(tmp_path, "wrong", **SHORT, data__horizon=6))
+    done = run(command(tmp_path, "new", **LONGER, run__resume=tmp_path / "wrong"), code=2)
+    assert "data.horizon" in done.stderr
+    assert not (tmp_path / "new/checkpoints").exists()
+    done = run(command(tmp_path, "new", **LONGER, run__resume=tmp_path / "right"))
+    assert "taken over from" in done.stdout
+
+
+def test_copies_of_a_start_that_was_killed_are_made_again(tmp_path: Path) -> None:
+    """Killed between the two copies, the run may hold the best checkpoint of the other one and not its newest."""
+    run(command(tmp_path, "source", **SHORT, checkpoint__every_steps=3))
+    shutil.copytree(tmp_path / "source/checkpoints/step-00000003", tmp_path / "new/checkpoints/step-00000003")
+    done = run(command(tmp_path, "new", **LONGER, run__resume=tmp_path / "source"))
+    assert "going on from step 6" in done.stdout
+    assert rows(tmp_path / "new")[0]["step"] == 7
+
+
+def test_what_more_epochs_do_to_the_rate_is_said(tmp_path: Path) -> None:
+    options = {"schedule__name": "cosine", "evaluation__baselines": "[]"}
+    run(command(tmp_path, "r", training__max_steps=6, **options))
+    done = run(command(tmp_path, "r", training__max_steps=12, **options))
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("the learning rate is")]
+    assert line == (
+        "the learning rate is 0.0005 from here on, where it would have been 0: schedule cosine over 12 steps, "
+        "after 6 before"
+    )
+
+
+def test_a_run_that_went_on_is_evaluated_with_its_newest_best(tmp_path: Path) -> None:
+    run(command(tmp_path, "r", **SHORT))
+    more = command(tmp_path, "r", training__epochs=9, evaluation__every_steps=4, checkpoint__keep_last=1)
+    step = kill_after_checkpoint(more, tmp_path / "r", 12)
+    best = read(tmp_path / f"r/checkpoints/step-{step:08d}/state.json")["trainer"]["best"]["step"]
+    assert best > 6
+    done = run([*PYTHON, "accel_trainer.evaluate", "--checkpoint", str(tmp_path / "r")])
+    assert f"checkpoints/step-{best:08d}" in done.stdout
+
+
+def test_a_mistyped_option_leaves_the_status_of_a_finished_run(tmp_path: Path) -> None:
+    run(command(tmp_path, "r", **SHORT))
+    before = (tmp_path / "r/status.json").read_text()
+    run(command(tmp_path, "r", **SHORT, optimizer__lrr=1), code=2)
+    assert (tmp_path / "r/status.json").read_text() == before
