@@ -167,17 +167,14 @@ def find(path: Path) -> Path:
         raise CheckpointError(f"{path}: no model and no checkpoint that verifies{details}")
     best = newest.best_step()
     chosen = newest.path if best is None else Store(run.checkpoints).path(best)
-    # A run that went on after it was finished may have a better one than it exported then.
-    if exported is not None and (_same_weights(exported, chosen) or problem(chosen) is not None):
-        return exported
+    if exported is not None:
+        # A run that went on after it was finished may have a better one by now than it exported then.
+        step = read_manifest(exported)[0].get("step")
+        if step is None or best in (None, step) or problem(chosen) is not None:
+            return exported
     if trouble := problem(chosen):
         raise CheckpointError(f"{chosen}: {trouble}")
     return chosen
-
-
-def _same_weights(one: Path, other: Path) -> bool:
-    digests = [read_manifest(folder)[0].get("files", {}).get(WEIGHTS) for folder in (one, other)]
-    return digests[0] is not None and digests[0] == digests[1]
 
 
 def export(weights: Path, target: Path, files: dict[str, dict[str, Any]], card: str) -> None:
@@ -189,7 +186,7 @@ def export(weights: Path, target: Path, files: dict[str, dict[str, Any]], card: 
     for name, content in files.items():
         write_json(staging / name, content)
     write_text(staging / CARD, card)
-    write_manifest(staging, {})
+    write_manifest(staging, {"step": read_manifest(weights)[0].get("step")})
     sync_tree(staging)
     older = target.with_name(f".older-{target.name}")
     shutil.rmtree(older, ignore_errors=True)
