@@ -152,8 +152,9 @@ def run_command(body: Callable[[Outcome], ExitCode]) -> int:
         if isinstance(error, SettingsError) and error.run_folder is not None:
             outcome.folder = RunFolder(error.run_folder)
         _say(f"error: {error}")
-        # A command line that could not be read says nothing about a run that is there.
-        unread = isinstance(error, SettingsError) and outcome.status() is not None
+        # A command line that could not be read says nothing about a run that is finished.
+        said = outcome.status() or {}
+        unread = isinstance(error, SettingsError) and said.get("status") == "finished"
         if not isinstance(error, RunLockedError) and not unread:
             outcome.failed(error.exit_code, str(error))
         return int(error.exit_code)

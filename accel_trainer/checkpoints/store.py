@@ -200,6 +200,16 @@ class Store:
             raise CheckpointError(f"{final}: could not be copied from {source.path}: {error}") from None
         return Checkpoint(final, source.step)
 
+    def set_aside_after(self, step: int) -> None:
+        """Rename the checkpoints after a step, which were passed over: rotation must not count them as the newest.
+
+        Raises:
+            OSError: one could not be renamed.
+        """
+        for number, path in self.folders().items():
+            if number > step:
+                self._set_aside(path)
+
     def clear_staging(self) -> None:
         """Remove what a killed process left behind; only for the process that holds the run's lock."""
         for left in self.leftovers():

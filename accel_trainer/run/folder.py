@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import socket
 import sys
@@ -13,11 +14,12 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from accel_trainer.checkpoints.files import read_json, write_json, write_text
+from accel_trainer.checkpoints.files import finite, read_json, write_json, write_text
 from accel_trainer.errors import ExitCode, RunLockedError, UserError
 from accel_trainer.run.lease import Lease, boot_id, newest, refusal
 
 _NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}  # the last on SMB
 
 
@@ -173,7 +175,18 @@ class RunFolder:
         self.check()
         self.path.mkdir(parents=True, exist_ok=True)
         content = {"status": status, "exit_code": exit_code, "reason": reason, **more}
-        write_json(self.status, {**content, "pid": os.getpid(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+        content |= {"pid": os.getpid(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        try:
+            write_json(self.status, content)
+        except OSError as error:
+            if error.errno not in _FULL or not self.status.exists():
+                raise
+            # There is no room for a second file beside it, but the one that is there has room of its own: that a disk
+            # is full is what it has to tell.
+            text = json.dumps(finite(content)) + "\n"
+            with self.status.open("r+", encoding="utf-8") as file:
+                file.write(text)
+                file.truncate()
 
     def read_summary(self) -> dict[str, Any] | None:
         """Return the result of a finished run, or None."""

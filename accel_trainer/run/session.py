@@ -117,6 +117,8 @@ class Session:
         store = self._store(data)
         if self.main:
             store.clear_staging()
+            if start.checkpoint is not None:
+                store.set_aside_after(start.checkpoint.step)
             self.folder.write_status("running")
         tracking = Tracking(config.tracking, self.folder.metrics, to_dict(config), terminal.say)
         trainer = Trainer(

@@ -56,6 +56,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_killed_in_mid_epoch_three_times(here: Path, case: str) -> None:
     options = {**CASES[case], "checkpoint__every_steps": 7, "training__epochs": 3}
@@ -107,6 +108,7 @@ def test_no_checkpoint_that_verifies_is_an_error_not_a_fresh_start(here: Path) -
     assert read(here / "lost/status.json")["exit_code"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_same_command_goes_on(here: Path, number: signal.Signals) -> None:
     run(command(here, "whole", training__epochs=3))

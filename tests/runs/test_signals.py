@@ -174,6 +174,7 @@ def test_an_evaluation_is_not_waited_for(
     assert_same_run(wholes[1], here / "r")
 
 
+@pytest.mark.slow
 def test_a_run_outlives_the_readers_of_its_output(here: Path, started: list[subprocess.Popen[Any]]) -> None:
     def unread() -> int:
         reader, writer = os.pipe()
