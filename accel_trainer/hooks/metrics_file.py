@@ -13,7 +13,7 @@ from accel_trainer.errors import CheckpointError
 from accel_trainer.trainer.hooks import Hook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from accel_trainer.trainer.hooks import Request, Row
@@ -119,13 +119,19 @@ class MetricsFile(Hook):
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the whole rows of a metrics file; what a crash left torn at its end is left out."""
-    rows = []
-    for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:
-        row = _row(line)
-        if row is None:
-            break
-        rows.append(row)
-    return rows
+    return list(iterate_rows(path))
+
+
+def iterate_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows that :func:`read_rows` returns, and read nothing before the first is asked for."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            row = _row(line) if line.endswith(b"\n") else None
+            if row is None:
+                return
+            yield row
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

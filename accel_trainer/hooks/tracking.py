@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from accel_trainer.hooks.metrics_file import read_rows
+from accel_trainer.hooks.metrics_file import iterate_rows
 from accel_trainer.tracking.feed import open_feed
 from accel_trainer.trainer.hooks import Hook
 
@@ -47,7 +47,7 @@ class Tracking(Hook):
             run_name=self._metrics.parent.name,
             run_id=trainer.state.tracker_run_id,
             config=self._config,
-            earlier_rows=read_rows(self._metrics),
+            earlier_rows=iterate_rows(self._metrics),
         )
         if self._feed is not None:
             trainer.state.tracker_run_id = self._feed.run_id
