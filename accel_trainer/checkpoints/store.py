@@ -12,6 +12,7 @@ from accel_trainer import __version__
 from accel_trainer.checkpoints import stages
 from accel_trainer.checkpoints.checkpoint import STATE, Checkpoint
 from accel_trainer.checkpoints.files import sync, sync_tree, write_json
+from accel_trainer.checkpoints.manifest import NAME as MANIFEST
 from accel_trainer.checkpoints.manifest import problem, read_manifest, rewrite_manifest, write_manifest
 from accel_trainer.checkpoints.rotation import Keep
 from accel_trainer.errors import CheckpointError
@@ -131,7 +132,14 @@ class Store:
         """
         told = Checkpoint(self.path(step), step).manifest()
         self._guard()
-        rewrite_manifest(self.path(step), {**told, **facts})
+        # Written elsewhere: what a kill leaves must not lie in a checkpoint.
+        staging = self.staging(step)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        rewrite_manifest(staging, {**told, **facts})
+        (staging / MANIFEST).replace(self.path(step) / MANIFEST)
+        sync(self.path(step))
+        staging.rmdir()
 
     def close(self) -> None:
         """Let nothing more become a checkpoint; what is under way ends with an error."""

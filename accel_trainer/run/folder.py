@@ -149,6 +149,11 @@ class RunFolder:
             self._was_locked = True
         self._lease = self._let_go = None
 
+    def clear_leftovers(self) -> None:
+        """Remove files that a killed process was writing; only for the process that holds the lock."""
+        for left in self.path.glob(".*.tmp"):
+            left.unlink()
+
     def mark_saved(self) -> None:
         """Leave the mark that there is a checkpoint. On a full disk without it: it only guards against deletion."""
         with suppress(OSError):

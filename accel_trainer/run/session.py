@@ -117,6 +117,7 @@ class Session:
         store = self._store(data)
         if self.main:
             store.clear_staging()
+            self.folder.clear_leftovers()
             if start.checkpoint is not None:
                 store.set_aside_after(start.checkpoint.step)
             self.folder.write_status("running")
