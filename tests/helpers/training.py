@@ -19,6 +19,7 @@ from accel_trainer.trainer.loop import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
     from accel_trainer.checkpoints.writer import Saved
     from accel_trainer.tasks.base import Task
     from accel_trainer.trainer.hooks import Row
