@@ -30,8 +30,6 @@ def check_config(config: RunConfig) -> None:
     check_path(config.data.path)
     check_baselines(config.evaluation.baselines)
     config.early_stopping.check_logged(FORECAST_METRICS)
-    if config.model.init_from is not None and not Path(config.model.init_from).is_dir():
-        raise ConfigError("model.init_from", f"{config.model.init_from!r} is no run, checkpoint or model folder")
     if config.run.resume not in ("auto", "never") and not Path(config.run.resume).is_dir():
         raise ConfigError("run.resume", f"{config.run.resume!r} is neither auto, never nor a run or checkpoint folder")
 

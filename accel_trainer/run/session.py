@@ -15,7 +15,7 @@ from accel_trainer.checkpoints.manifest import problem
 from accel_trainer.checkpoints.rotation import Keep
 from accel_trainer.checkpoints.store import EXPERIMENT, Store
 from accel_trainer.checkpoints.weights import load_weights, load_what_fits
-from accel_trainer.errors import CheckpointError, ExitCode
+from accel_trainer.errors import CheckpointError, ConfigError, ExitCode
 from accel_trainer.hooks.checkpointing import Checkpointing
 from accel_trainer.hooks.early_stopping import EarlyStopping
 from accel_trainer.hooks.metrics_file import MetricsFile, read_rows
@@ -222,6 +222,9 @@ class Session:
         )
 
     def _start_from(self, path: str, model: nn.Module) -> None:
+        # Not earlier: a run that goes on needs it no more.
+        if not Path(path).is_dir():
+            raise ConfigError("model.init_from", f"{path!r} is no run, checkpoint or model folder")
         source = find(Path(path))
         if trouble := problem(source):
             raise CheckpointError(f"model.init_from: {source}: {trouble}")

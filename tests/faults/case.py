@@ -44,14 +44,12 @@ class Case:
         setting: to what kind of run.
         inflict: does it and checks what has to hold, by assertions; returns how often the fault was inflicted.
         slow: whether the test suite leaves it to the slow tests.
-        known: what is known to be lost, and why; empty when nothing is.
     """
 
     fault: str
     setting: str
     inflict: Callable[[Bench, random.Random], int]
     slow: bool = False
-    known: str = ""
 
     def __str__(self) -> str:
         return f"{self.fault}, {self.setting}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from accel_trainer.checkpoints.stages import STAGES
 from tests.faults import asked, damage, disk, kills, starts
 from tests.faults.bench import BEHIND, WAITING
 from tests.faults.case import Case
@@ -26,14 +25,14 @@ def programme(random_kills: int, processes: Sequence[int]) -> list[Case]:
     settings = [(number, behind) for number in processes for behind in _MODES]
     shares = [random_kills // len(settings) + (place < random_kills % len(settings)) for place in range(len(settings))]
     at_random = [_at_random(*setting, share) for setting, share in zip(settings, shares, strict=True) if share]
-    at_stages = [_at_stages(number, behind, STAGES) for number in (1, 2) for behind in _MODES]
-    return [*at_stages, *at_random, *_others()]
+    in_saves = [_in_saves(number, behind) for number in (1, 2) for behind in _MODES]
+    return [*in_saves, *at_random, *_others()]
 
 
 def in_ci() -> list[Case]:
-    """Return the cases of the test suite, in which two processes share the stages between both ways of saving."""
-    one = [_at_stages(1, behind, STAGES) for behind in _MODES]
-    two = [_at_stages(2, WAITING, STAGES[::2]), _at_stages(2, BEHIND, STAGES[1::2])]
+    """Return the cases of the test suite; two processes meet one half of the moments with each way of saving."""
+    one = [_in_saves(1, behind) for behind in _MODES]
+    two = [_in_saves(2, WAITING, kills.MOMENTS[::2]), _in_saves(2, BEHIND, kills.MOMENTS[1::2])]
     at_random = [
         _at_random(1, WAITING, 2),
         _at_random(1, BEHIND, 3),
@@ -47,10 +46,11 @@ def _setting(processes: int, behind: bool) -> str:
     return f"{processes} process{'es' if processes > 1 else ''}, {_MODES[behind]}"
 
 
-def _at_stages(processes: int, behind: bool, stages: Sequence[str]) -> Case:
-    fault = f"SIGKILL at {'every stage' if stages is STAGES else f'{len(stages)} stages'} of a save"
-    inflict = partial(kills.at_stages, processes=processes, behind=behind, stages=stages)
-    return Case(fault, _setting(processes, behind), inflict, slow=(processes, behind) != (1, WAITING))
+def _in_saves(processes: int, behind: bool, moments: Sequence[str] = kills.MOMENTS) -> Case:
+    number = "every stage" if moments is kills.MOMENTS else f"{len(moments)} stages"
+    inflict = partial(kills.in_saves, processes=processes, behind=behind, moments=moments)
+    slow = (processes, behind) != (1, WAITING)
+    return Case(f"SIGKILL at {number} of a save", _setting(processes, behind), inflict, slow)
 
 
 def _at_random(processes: int, behind: bool, times: int) -> Case:

@@ -18,22 +18,27 @@ if TYPE_CHECKING:
 
     from tests.faults.bench import Bench
 
+MOMENTS = (*STAGES, "writing")
+"""Every stage of a save, and one before or between its large files."""
 _SAVES = 3
 """A kill at a stage comes in one of that many saves of a start."""
+_SLOW_DISK = {"writing": 0.05}
+"""Training takes a few steps while a file is written behind its back."""
 
 
-def at_stages(
-    bench: Bench, random: Random, processes: int = 1, behind: bool = WAITING, stages: Sequence[str] = STAGES
+def in_saves(
+    bench: Bench, random: Random, processes: int = 1, behind: bool = WAITING, moments: Sequence[str] = MOMENTS
 ) -> int:
-    """Kill everything at each stage of a save, one after the other; return how often."""
+    """Kill everything at each of these moments of a save, one after the other; return how often."""
     run = bench.new(processes, behind)
     watch = Watch(run, bench.undisturbed(processes))
-    for stage in stages:
-        run.start(Fault(KILL, stage, random.randint(1, _SAVES))).end(-signal.SIGKILL)
+    for moment in moments:
+        fault = Fault(KILL, moment, random.randint(1, _SAVES))
+        run.start(fault, pauses=_SLOW_DISK if behind else None).end(-signal.SIGKILL)
         watch.interrupted()
     run.finish()
     watch.finished()
-    return len(stages)
+    return len(moments)
 
 
 def at_random_instants(

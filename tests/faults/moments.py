@@ -2,9 +2,9 @@
 
 What is to be done stands in the training's environment, so that its command is the one that people type:
 
-* a moment is a stage of a save (:data:`accel_trainer.checkpoints.stages.STAGES`); ``replacing <name>``: a file was
-  written and is about to take another's place; or ``training`` or ``evaluation``: a forward pass of
-  :class:`tests.faults.model.Noisy` in that mode;
+* a moment is a stage of a save (:data:`accel_trainer.checkpoints.stages.STAGES`); ``writing``: weights or the
+  optimizer's state are about to be written; ``replacing <name>``: a file was written and is about to take another's
+  place; or ``training`` or ``evaluation``: a forward pass of :class:`tests.faults.model.Noisy` in that mode;
 * a :class:`Fault` is an action at the n-th time that a moment is reached by one of the processes.
 """
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from accel_trainer.checkpoints import stages
+import accelerate.checkpointing
+
+from accel_trainer.checkpoints import stages, writer
 from accel_trainer.train import main
 from tests.faults import moments
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
 _replace = Path.replace
 
@@ -21,7 +25,14 @@ def _replace_a_moment_later(self: Path, target: str | os.PathLike[str]) -> Path:
     return _replace(self, target)
 
 
+def _save_a_moment_later(save: Callable[..., None], *arguments: Any, **options: Any) -> None:
+    moments.reached("writing")
+    save(*arguments, **options)
+
+
 if __name__ == "__main__":
     stages.reached = moments.reached
     Path.replace = _replace_a_moment_later  # type: ignore[assignment, method-assign]
+    for module in (accelerate.checkpointing, writer):  # one writes while training waits, the other behind its back
+        vars(module)["save"] = partial(_save_a_moment_later, vars(module)["save"])
     sys.exit(main())
