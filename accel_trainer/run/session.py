@@ -109,6 +109,9 @@ class Session:
             terminal.say(note)
         if start.finished is not None:
             return self._finished_before(start.finished, data)
+        if start.recorded is not None and config.model.init_from != (begun_from := start.recorded.model.init_from):
+            terminal.say(f"model.init_from has no effect on a run that goes on; it stays {begun_from or 'unset'}")
+            config.model.init_from = begun_from  # what config.yaml tells is how the run was begun
         if threads := start.use_threads(config.training.threads):
             terminal.say(threads)
         if start.checkpoint is None and config.model.init_from is not None:

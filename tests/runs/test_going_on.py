@@ -163,6 +163,13 @@ def test_a_source_that_is_none_or_damaged_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "new/checkpoints").exists()
 
 
+def test_what_a_run_was_begun_from_stays_in_its_record(tmp_path: Path) -> None:
+    run(command(tmp_path, "r", **SHORT))
+    done = run(command(tmp_path, "r", model__init_from=tmp_path / "gone", **LONGER))
+    assert "model.init_from has no effect on a run that goes on; it stays unset" in done.stdout
+    assert "init_from: null" in (tmp_path / "r/config.yaml").read_text()
+
+
 # ---- what must not be lost on the way
 
 
