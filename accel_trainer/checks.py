@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from accel_trainer.config import BUILT_IN_DATA
+from accel_trainer.config import BUILT_IN_DATA, RunConfig
 from accel_trainer.errors import ConfigError, nearest
 from accel_trainer.metrics import FORECAST_METRICS
 from accel_trainer.models.registry import MODELS, check_model
 from accel_trainer.optim.registry import check_optimizer
+from accel_trainer.options import leaves
 from accel_trainer.tracking.feed import check_trackers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from accel_trainer.config import RunConfig
 
 
 def check_config(config: RunConfig) -> None:
@@ -30,8 +29,17 @@ def check_config(config: RunConfig) -> None:
     check_path(config.data.path)
     check_baselines(config.evaluation.baselines)
     config.early_stopping.check_logged(FORECAST_METRICS)
+    _check_allowed(config.run.allow_changes)
     if config.run.resume not in ("auto", "never") and not Path(config.run.resume).is_dir():
         raise ConfigError("run.resume", f"{config.run.resume!r} is neither auto, never nor a run or checkpoint folder")
+
+
+def _check_allowed(names: Sequence[str]) -> None:
+    known = [name for name, _ in leaves(RunConfig)]
+    open_ended = tuple(f"{name}." for name, kind in leaves(RunConfig) if kind == dict[str, Any])
+    for name in names:
+        if name not in known and not name.startswith(open_ended):
+            raise ConfigError("run.allow_changes", f"{name!r} is no option{nearest(name, known)}")
 
 
 def check_baselines(names: Sequence[str]) -> None:

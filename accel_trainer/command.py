@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from accel_trainer.checkpoints.files import read_json
-from accel_trainer.errors import ExitCode, LaunchError, RunLockedError, UserError
-from accel_trainer.hooks.signals import give_back, listen
-from accel_trainer.launching import end_with_launcher, rank
+from accel_trainer.errors import NO_ROOM, ExitCode, LaunchError, RunLockedError, UserError
+from accel_trainer.hooks.signals import TERMINATION
+from accel_trainer.launching import end_with_launcher, rank, world_size
+from accel_trainer.listening import Listener, TerminatedError
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.settings import SettingsError
+from accel_trainer.streams import outlive_readers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+_LOST = ("DistBackendError", "DistNetworkError", "DistStoreError")
+"""Errors of torch.distributed that say that another process cannot be reached."""
 
 _began = time.monotonic()
 
@@ -71,12 +71,30 @@ class Outcome:
         """Write status.json, unless the folder is unknown or belongs to a live run."""
         if self.folder is None or not _speaks():
             return
+        more = {}
+        if status == "failed" and self._before is not None:
+            # That a start was refused takes nothing from what an earlier one has finished.
+            finished = self._before if self._before.get("status") == "finished" else self._before.get("finished")
+            more = {"finished": finished} if finished else {}
         try:
             if not self.folder.locked:
                 self.folder.lock(wait=False)
-            self.folder.write_status(status, code, reason)
+            self.folder.write_status(status, code, reason, **more)
         except (UserError, OSError) as error:
-            print(f"{self.folder.status}: not written: {error}", file=sys.stderr)
+            if str(error) != reason:  # else it is just what was said
+                print(f"{self.folder.status}: not written: {error}", file=sys.stderr)
+
+    def remedy(self, when: str = "") -> str:
+        """Return what the same command will do, as the end of a sentence; nothing where no run is concerned."""
+        if self.folder is None:
+            return ""
+        does = "goes on from the last checkpoint" if self.folder.saved.exists() else "begins anew"
+        return f"; the same command {does}{' ' + when if when else ''}"
+
+    def let_go(self) -> None:
+        """Let others write to the run's folder."""
+        if self.folder is not None:
+            self.folder.unlock()
 
     def status(self) -> dict[str, Any] | None:
         """Return what status.json says now; None when there is none that can be read."""
@@ -89,66 +107,60 @@ class Outcome:
         return content
 
 
-class _TerminatedError(BaseException):
-    """A signal came while nothing was in hand that had to be finished first; no ``except Exception`` may stop it."""
-
-
-class _Listener:
-    """Ends the command on a signal, once."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        self._outcome, self._deaf = outcome, False
-        self.received: signal.Signals | None = None
-
-    def deafen(self) -> None:
-        """Let no signal disturb what is left to do; one that came before still ends the command."""
-        self._deaf = True
-
-    def __call__(self, number: int, _frame: FrameType | None) -> None:
-        if self._deaf:
-            return
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if self._outcome.follows:
-            self.received = signal.Signals(number)
-            return
-        # One end often brings several signals: the scheduler's, the launcher's, and that of the launcher's own end.
-        if self.received is None and self._outcome.settled() is None:
-            self.received = signal.Signals(number)
-            raise _TerminatedError
-
-
 def run_command(body: Callable[[Outcome], ExitCode]) -> int:
     """Run a command; return its exit code.
 
-    A user's mistake is printed once, by the main process, without a traceback; so is a disk that is full. Anything else
-    that is raised is a defect and keeps its traceback.
+    A user's mistake is printed once, by the main process, without a traceback; so are a disk that is full and another
+    process that died. Anything else that is raised is a defect and keeps its traceback.
     """
     global _began
     _began = time.monotonic()
     # Threads that wait by spinning make a small model tens of times slower as soon as another process wants a core.
     # Read when torch is imported, so it has to be said here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _outlive_readers()
+    outlive_readers()
     outcome = Outcome()
-    listener = _Listener(outcome)
-    before = listen(listener)
+    listener = Listener(outcome, lambda: int(_stuck(outcome)))
     try:
         try:
-            if before:
+            if listener.begin():
                 end_with_launcher()
             return int(body(outcome))
         finally:
             listener.deafen()
-    except _TerminatedError:
+    except BaseException as error:
+        code = _ended_by(error, outcome, listener)
+        if code is None:
+            outcome.failed(ExitCode.DEFECT, f"{type(error).__name__}: {error}")
+            raise
+        if _is_together():
+            # The group that these processes formed is broken; taking it down in order would wait for the others.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            outcome.let_go()
+            os._exit(code)
+        return int(code)
+    finally:
+        outcome.let_go()
+        listener.end()
+
+
+def leave(code: int) -> NoReturn:
+    """End the process of a command; a signal that comes while the interpreter shuts down changes nothing any more."""
+    for number in (*TERMINATION, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
+
+
+def _ended_by(error: BaseException, outcome: Outcome, listener: Listener) -> ExitCode | None:
+    """Say what ended the command, on stderr and in status.json, and return its exit code; None: a defect."""
+    if isinstance(error, TerminatedError):
         assert listener.received is not None
-        reason = f"{listener.received.name} received outside of training"
-        if outcome.folder is not None:
-            reason += "; the same command goes on from the last checkpoint"
-        outcome.ended("preempted", ExitCode.PREEMPTED, reason)
+        reason = f"{listener.received.name} received outside of training{outcome.remedy()}"
         _say(reason)
-        return int(ExitCode.PREEMPTED)
-    except UserError as error:
+        outcome.ended("preempted", ExitCode.PREEMPTED, reason)
+        return ExitCode.PREEMPTED
+    if isinstance(error, UserError):
         if isinstance(error, SettingsError) and error.run_folder is not None:
             outcome.folder = RunFolder(error.run_folder)
         _say(f"error: {error}")
@@ -157,30 +169,62 @@ def run_command(body: Callable[[Outcome], ExitCode]) -> int:
         unread = isinstance(error, SettingsError) and said.get("status") == "finished"
         if not isinstance(error, RunLockedError) and not unread:
             outcome.failed(error.exit_code, str(error))
-        return int(error.exit_code)
-    except KeyboardInterrupt:
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
         settled = outcome.settled()
         if settled is not None:
-            return int(settled)  # all was done but the end of the process
-        outcome.failed(ExitCode.INTERRUPTED, "interrupted from the keyboard")
+            return settled  # all was done but the end of the process
         _say("interrupted")
-        return int(ExitCode.INTERRUPTED)
-    except BaseException as error:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            where = error.filename or (outcome.folder.path if outcome.folder else "a file")
-            problem = (
-                f"{where}: could not be written: {error.strerror}; nothing saved before is lost, and the same command "
-                "goes on once there is room"
-            )
-            _say(f"error: {problem}")
-            outcome.failed(ExitCode.CHECKPOINT, problem)
-            return int(ExitCode.CHECKPOINT)
-        outcome.failed(ExitCode.DEFECT, f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        if outcome.folder is not None:
-            outcome.folder.unlock()
-        give_back(before)
+        outcome.failed(ExitCode.INTERRUPTED, f"interrupted from the keyboard{outcome.remedy()}")
+        return ExitCode.INTERRUPTED
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        where = error.filename or (outcome.folder.path if outcome.folder else "a file")
+        problem = f"{where}: could not be written: {error.strerror}{outcome.remedy('once there is room')}"
+        _say(f"error: {problem}")
+        outcome.failed(ExitCode.CHECKPOINT, problem)
+        return ExitCode.CHECKPOINT
+    if _is_lost_process(error):
+        [first, *_] = str(error).splitlines() or [type(error).__name__]
+        problem = f"another process of this run died or gave no answer ({first}){outcome.remedy()}"
+        _say(f"error: {problem}")
+        outcome.failed(ExitCode.LOST_PROCESS, problem)
+        return ExitCode.LOST_PROCESS
+    return None
+
+
+def _stuck(outcome: Outcome) -> ExitCode:
+    """Say that the process ends although its main thread does not answer."""
+    reason = (
+        f"interrupted from the keyboard while it waited for something else, another process perhaps{outcome.remedy()}"
+    )
+    _say(reason)
+    outcome.failed(ExitCode.INTERRUPTED, reason)
+    return ExitCode.INTERRUPTED
+
+
+def _is_lost_process(error: BaseException) -> bool:
+    """Whether an error tells that another process of the run is gone.
+
+    Gloo's are plain errors that name the place in its source; those of NCCL and of the store have types of their own.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or _world_size() == 1:
+        return False
+    kinds = tuple(getattr(distributed, name) for name in _LOST if hasattr(distributed, name))
+    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and "gloo/" in str(error))
+
+
+def _is_together() -> bool:
+    """Whether this process has joined others."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and _world_size() > 1 and distributed.is_available() and distributed.is_initialized()
+
+
+def _world_size() -> int:
+    try:
+        return world_size()
+    except LaunchError:
+        return 1
 
 
 def _speaks() -> bool:
@@ -194,42 +238,3 @@ def _speaks() -> bool:
 def _say(line: str) -> None:
     if _speaks():
         print(line, file=sys.stderr, flush=True)
-
-
-class _Stream(io.FileIO):
-    """A standard stream; what is written after its reader has gone goes nowhere."""
-
-    def write(self, content: Any) -> int | None:  # type: ignore[override]
-        try:
-            return super().write(content)
-        except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.EIO):  # a pipe, a terminal
-                raise
-            return memoryview(content).nbytes
-
-
-def _outlive_readers() -> None:
-    """Let standard output and standard error outlive whoever reads them.
-
-    A launcher that was ended, a pipe into ``head``, a terminal that was closed: what is said then is lost, but a run
-    has to save, to write its status and to leave with the right code. The streams stay so for the rest of the process,
-    whose last act is to flush them.
-    """
-    for number, name in enumerate(("stdout", "stderr"), start=1):
-        stream = getattr(sys, name)
-        if stream is None:  # closed from the start, which leaves its number to the next file that is opened
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-        elif isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):
-            raw = _Stream(number, "w", closefd=False)
-            raw.name = f"<{name}>"
-            setattr(
-                sys,
-                name,
-                io.TextIOWrapper(
-                    raw if isinstance(stream.buffer, io.RawIOBase) else io.BufferedWriter(raw),
-                    encoding=stream.encoding,
-                    errors=stream.errors,
-                    line_buffering=stream.line_buffering,
-                    write_through=stream.write_through,
-                ),
-            )

@@ -215,6 +215,9 @@ class TrainingOptions:
     max_time: float | None = None
     """Seconds from the start of the process after which it saves and ends with exit code 75, as a signal would make
     it; the same command goes on. null: no limit."""
+    process_timeout: float = 1800.0
+    """Seconds that a process waits for the others before it takes one of them for dead or hung and the run ends with
+    exit code 5. Longer than anything one process does while the others wait."""
     threads: int | None = None
     """CPU threads of each process; null: as many as torch takes, and after that the number the run was begun with."""
     deterministic: bool = False
@@ -229,6 +232,7 @@ class TrainingOptions:
         _above_zero("training.clip_norm", self.clip_norm)
         _at_least(1, "training.max_nonfinite_steps", self.max_nonfinite_steps)
         _above_zero("training.max_time", self.max_time)
+        _above_zero("training.process_timeout", self.process_timeout)
         _at_least(1, "training.threads", self.threads)
 
 
@@ -284,7 +288,8 @@ class CheckpointOptions:
     keep_best: int = 1
     """Checkpoints kept that have the best values of early_stopping.monitor."""
     keep_every: int | None = None
-    """Checkpoints kept whose step is a multiple of this, for looking back; null: none for that reason."""
+    """Checkpoints kept whose step is a multiple of this, each with the best one of its time, for looking back; null:
+    none for that reason."""
     asynchronous: bool = False
     """Let training wait only until its state is copied in memory; a thread writes the copy. Takes the memory of a
     second state."""

@@ -6,12 +6,17 @@ defect of the program and keeps its traceback.
 
 from __future__ import annotations
 
+import errno
 from difflib import get_close_matches
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+"""Errors of a disk rather than of who writes to it: full, over quota, read-only, file too large, broken."""
 
 
 class ExitCode(IntEnum):
@@ -25,8 +30,9 @@ class ExitCode(IntEnum):
     USAGE = 2  #: wrong option, file, data or launch: the message says what would be right
     DIVERGED = 3  #: the loss or the gradients stayed NaN or infinite
     CHECKPOINT = 4  #: no checkpoint that verifies, or something could not be written: the disk is full, say
+    LOST_PROCESS = 5  #: another process of the run died or gave no answer; the same command continues
+    PREEMPTED = 75  #: ended by a signal or training.max_time, saved; the same command continues (EX_TEMPFAIL)
     INTERRUPTED = 130  #: stopped at once from the keyboard; the last checkpoint stands
-    PREEMPTED = 75  #: stopped by a signal or training.max_time after saving; the same command continues (EX_TEMPFAIL)
 
 
 class UserError(Exception):
@@ -69,6 +75,12 @@ class NotWrittenError(UserError):
     """A result that could not be written: the disk is full, read-only or gone."""
 
     exit_code: ExitCode = ExitCode.CHECKPOINT
+
+
+def not_written(path: Path | str, error: OSError, what: str = "cannot be written") -> UserError:
+    """Return the error for a file that cannot be written: the disk's fault, or that of who named the file."""
+    kind = NotWrittenError if error.errno in NO_ROOM else UserError
+    return kind(f"{path}: {what}: {error.strerror or error}")
 
 
 class CheckpointError(UserError):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accel_trainer.checks import check_baselines, check_fixed, check_path
-from accel_trainer.command import Outcome, run_command
-from accel_trainer.errors import ExitCode, UserError, nearest
+from accel_trainer.command import Outcome, leave, run_command
+from accel_trainer.errors import ExitCode, UserError, nearest, not_written
 from accel_trainer.help_text import print_command_help
 from accel_trainer.launching import check_launch
 from accel_trainer.settings import read_settings
@@ -57,7 +57,7 @@ def configuration_of(extras: dict[str, str]) -> Any:
 
     if "checkpoint" not in extras:
         raise UserError("--checkpoint is missing: a run folder such as runs/bhm, a checkpoint or a model folder")
-    return Trained.from_pretrained(extras["checkpoint"]).config
+    return Trained.from_pretrained(extras["checkpoint"], named_by="--checkpoint").config
 
 
 def evaluate(settings: Settings, split: str) -> dict[str, Any]:
@@ -120,10 +120,10 @@ def evaluate(settings: Settings, split: str) -> dict[str, Any]:
         try:
             write_json(path, result)
         except OSError as error:
-            raise UserError(f"--json {path}: cannot be written: {error}") from None
+            raise not_written(f"--json {path}", error) from None
         terminal.say(f"written: {path}")
     return result
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

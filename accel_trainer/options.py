@@ -7,6 +7,7 @@ which one it was, and turns its report into a sentence.
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from argparse import ArgumentError
 from collections.abc import Iterator, Mapping
@@ -89,6 +90,8 @@ def convert(key: str, value: Any, annotation: Any, *, from_text: bool = False) -
             hint = "; put it in quotes"
         elif annotation == list[str]:
             hint = "; put each of them in quotes"
+        elif float in (annotation, *arguments) and re.fullmatch(r"[\d.]+ *[a-zA-Zµ]+", str(value)):
+            hint = "; write the number alone, --help states its unit"
         raise ConfigError(key, f"{value!r} is not allowed; expected {allowed}{hint}") from None
 
 

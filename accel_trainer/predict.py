@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from accel_trainer.checks import check_fixed, check_path
-from accel_trainer.command import Outcome, run_command
+from accel_trainer.command import Outcome, leave, run_command
 from accel_trainer.errors import ExitCode
 from accel_trainer.evaluate import configuration_of
 from accel_trainer.help_text import print_command_help
@@ -17,13 +17,14 @@ from accel_trainer.settings import read_settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from accel_trainer.launching import rank
-from accel_trainer.settings import Settings
+    from accel_trainer.run.trained import Trained
+    from accel_trainer.settings import Settings
 
 _HELP = """Forecast the rows that follow the last row of the data, in physical units.
 
   --checkpoint FOLDER   a run (its best weights), a checkpoint or an exported model folder
-  --out FOLDER          where forecast.parquet and forecast.csv go; by default predictions/ beside the weights' run
+  --out FOLDER          where forecast.parquet and forecast.csv go; by default predictions/ of the run, and for
+                        one of its checkpoints predictions/step-…
   --trust MODULE:CLASS  load a model of your own; its code runs"""
 
 
@@ -58,18 +59,27 @@ def predict(settings: Settings) -> list[Path]:
 
     terminal = Terminal()
     trained = Trained.from_pretrained(settings.extras["checkpoint"])
+    terminal.say(f"weights: {trained.folder}")
     model = trained.load_model(settings.extras.get("trust"))
     data = trained.read_data(settings.config.data, "cpu", whole=True)
     for note in data.table.notes:
         terminal.say(f"data: {note}")
     table = forecast_table(model, ForecastingTask(model, trained.shape), data)
-    target = Path(settings.extras["out"]) if "out" in settings.extras else trained.run_folder / "predictions"
-    paths = write_forecast(table, target)
+    paths = write_forecast(table, _target(settings, trained))
     rows, horizon = len(data.table), data.options.horizon
     first, last = coarsest(data.table.clock.labels(rows, rows + horizon))[[0, -1]]
     terminal.say(f"forecast of {data.targets} sensors from {first} to {last} ({horizon} rows): {paths[0]}, {paths[1]}")
     return paths
 
 
+def _target(settings: Settings, trained: Trained) -> Path:
+    if "out" in settings.extras:
+        return Path(settings.extras["out"])
+    predictions = trained.run_folder / "predictions"
+    # The forecast of one checkpoint out of many must not take the place of the run's own.
+    chosen = Path(settings.extras["checkpoint"]).resolve() == trained.folder.resolve()
+    return predictions / trained.folder.name if chosen and trained.folder.parent.name == "checkpoints" else predictions
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

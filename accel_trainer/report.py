@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from accel_trainer.command import Outcome, run_command
+from accel_trainer.command import Outcome, leave, run_command
 from accel_trainer.errors import ExitCode, UserError, nearest
 from accel_trainer.run.folder import RunFolder
 
@@ -134,4 +134,4 @@ def forecast_again(folder: RunFolder, sensors: int, trust: str | None = None) ->
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from accel_trainer.checks import check_config
-from accel_trainer.command import Outcome, command_began, run_command
+from accel_trainer.command import Outcome, command_began, leave, run_command
 from accel_trainer.errors import ExitCode
 from accel_trainer.help_text import print_help
 from accel_trainer.launching import check_launch, rank
@@ -72,4 +72,4 @@ def train(config: RunConfig, outcome: Outcome | None = None) -> ExitCode:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

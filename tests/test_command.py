@@ -55,7 +55,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert line.startswith(f"error: {tmp_path / 'r'}: could not be written: No space left on device; ")
     status = read(tmp_path / "r/status.json")
     assert (status["status"], status["exit_code"]) == ("failed", 4)
-    assert "goes on once there is room" in status["reason"]
+    assert "the same command begins anew once there is room" in status["reason"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])

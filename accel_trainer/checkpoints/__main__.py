@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from accel_trainer.checkpoints.files import finite
 from accel_trainer.checkpoints.manifest import problem
 from accel_trainer.checkpoints.store import Store
-from accel_trainer.command import Outcome, run_command
+from accel_trainer.command import Outcome, leave, run_command
 from accel_trainer.errors import CheckpointError, ConfigError, ExitCode, UserError, nearest
 from accel_trainer.options import convert
 from accel_trainer.report import run_folder
@@ -265,4 +265,4 @@ def _amount(size: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

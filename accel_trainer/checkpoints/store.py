@@ -90,7 +90,7 @@ class Store:
         free = shutil.disk_usage(staging).free
         if free < size:
             staging.rmdir()
-            raise OSError(f"it needs about {size / 1e6:,.1f} MB, and the disk has {free / 1e6:,.1f} MB left")
+            raise OSError(f"it needs about {size / 1e6:,.2f} MB, and the disk has {free / 1e6:,.2f} MB left")
         stages.reached("staged")
 
     def commit(self, step: int, own_state: dict[str, Any], facts: dict[str, Any]) -> None:

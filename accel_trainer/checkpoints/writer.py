@@ -6,6 +6,7 @@ are as they were, and the next save tries again.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SMALL_FILES = 1 << 20
-"""Bytes for all files but weights and optimizer, generously."""
+_RANDOM_STATES = 1 << 15
+"""Bytes for a process's random states, generously."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Writer:
             if before is not None:
                 before()
             if main:
-                self._store.stage(step, self._size())
+                self._store.stage(step, self._size(own_state))
 
         problem = self._everywhere(begin)
         if self._behind and not problem:
@@ -179,10 +180,14 @@ class Writer:
         """
         return bare(self._accelerator, self._model).state_dict()
 
-    def _size(self) -> int:
+    def _size(self, own_state: dict[str, Any]) -> int:
+        """Return the bytes that a checkpoint takes, rather too many."""
         states = self._optimizer.state_dict()["state"]
         tensors = [*self._weights().values(), *_tensors(states)]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + _SMALL_FILES
+        size: int = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        # Formats, names and the manifest; a file begins a new block of the disk.
+        size += 512 * len(tensors) + 2 * len(json.dumps([own_state, self._store.files], default=str)) + (1 << 16)
+        return size + _RANDOM_STATES * int(self._accelerator.num_processes)
 
     def _save_state(self, step: int) -> None:
         def bare_names(_models: list[nn.Module], weights: list[dict[str, Tensor]], _folder: str) -> None:
@@ -253,7 +258,9 @@ def _trouble(part: Callable[[], object]) -> str:
     """Return why something could not be written, or nothing; a full disk is each of these, depending on who writes."""
     try:
         part()
-    except (OSError, RuntimeError, SafetensorError, CheckpointError) as error:
+    except OSError as error:
+        return error.strerror or str(error)  # not its path, which is of a folder that nobody knows
+    except (RuntimeError, SafetensorError, CheckpointError) as error:
         return str(error) or type(error).__name__
     return ""
 

@@ -62,11 +62,10 @@ class Checkpointing(Hook):
     def on_saved(self, trainer: Trainer, saved: Saved) -> None:
         """Say that a checkpoint could not be written, and when that is over."""
         if saved.problem:
+            # At length the first time; a disk that stays full for a night has nothing new to tell at every interval.
+            more = "" if self._failing else "; older ones are untouched, and the next one is tried as usual"
+            self._say(f"checkpoint of step {saved.step} NOT written: {saved.problem}{more}")
             self._failing = True
-            self._say(
-                f"checkpoint of step {saved.step} NOT written: {saved.problem}; older ones are untouched, training "
-                "goes on, and the next one is tried as usual"
-            )
         elif self._failing:
             self._failing = False
             self._say(f"checkpoints are written again, from step {saved.step} on")

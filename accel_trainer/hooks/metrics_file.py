@@ -74,7 +74,7 @@ class MetricsFile(Hook):
             self._write()
             os.fsync(self._file)
         except OSError as error:
-            raise CheckpointError(f"{self._path} cannot be written: {error}") from None
+            raise CheckpointError(f"{self._path} cannot be written: {error.strerror}") from None
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Write what waits, bring it to the disk and close the file."""
@@ -95,7 +95,7 @@ class MetricsFile(Hook):
         except OSError as error:
             if not self._failing:
                 self._failing = True
-                self._say(f"{self._path}: rows wait in memory, since they cannot be written: {error}")
+                self._say(f"{self._path}: rows wait in memory, since they cannot be written: {error.strerror}")
 
     def _write(self) -> None:
         assert self._file is not None

@@ -17,6 +17,7 @@ _WITHOUT_EFFECT = (
     "predict.",
     "training.micro_batch_size",
     "training.max_time",
+    "training.process_timeout",
     "training.threads",
 )
 _EXPERIMENT = ("run.seed", "data.", "model.", "training.batch_size", "training.loss", "training.loss_delta")

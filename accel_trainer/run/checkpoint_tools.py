@@ -13,7 +13,7 @@ from accel_trainer.checkpoints.checkpoint import Checkpoint
 from accel_trainer.checkpoints.files import digest
 from accel_trainer.checkpoints.manifest import problem, read_manifest
 from accel_trainer.checkpoints.store import EXPERIMENT, Store
-from accel_trainer.errors import CheckpointError, UserError
+from accel_trainer.errors import CheckpointError, UserError, not_written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -172,7 +172,7 @@ def prune(folder: RunFolder, keep_last: int, *, dry_run: bool = False) -> Prunin
                 # A checkpoint is renamed first: no instant shows a part of it.
                 store.remove(path) if path in unwanted else shutil.rmtree(path)
             except OSError as error:
-                raise UserError(f"{path}: cannot be removed: {error}") from None
+                raise not_written(path, error, "cannot be removed") from None
     return Pruning(removed, [folders[step] for step in sorted(kept)], left)
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from accel_trainer.checkpoints.files import finite, read_json, write_json, write_text
-from accel_trainer.errors import ExitCode, RunLockedError, UserError
-from accel_trainer.run.lease import Lease, boot_id, newest, refusal
+from accel_trainer.errors import ExitCode, RunLockedError, UserError, not_written
+from accel_trainer.run.lease import LOCK, Lease, boot_id, newest, refusal
 
 _NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -93,15 +93,16 @@ class RunFolder:
         Raises:
             RunLockedError: a live process holds it.
             UserError: the folder cannot be made or written to.
+            NotWrittenError: the disk is full or read-only.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with ExitStack() as undo:
-                file = undo.enter_context((self.path / ".lock").open("a+", encoding="utf-8"))
+                file = undo.enter_context((self.path / LOCK).open("a+", encoding="utf-8"))
                 self._lease = Lease.take(self.path, flocked=self._flock(file), wait=wait, say=_say)
                 undo.pop_all()
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be used as a run folder: {error}") from None
+            raise not_written(self.path, error, "cannot be used as a run folder") from None
         # Also called when the process ends, or drops this object.
         self._let_go = weakref.finalize(self, _let_go, self._lease, file)
 
@@ -136,6 +137,7 @@ class RunFolder:
 
         Raises:
             RunLockedError: this process has let go, or was stopped for so long that another host took over.
+            NotWrittenError: the folder was moved or deleted.
         """
         if self._lease is not None:
             self._lease.check()

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from accel_trainer.errors import RunLockedError
+from accel_trainer.errors import NotWrittenError, RunLockedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +40,9 @@ SETTLE = 1.0
 """Seconds given to the writer of a record that cannot be read, before it counts as no record."""
 POLL = 0.5
 """Seconds between two looks at a record that is watched."""
+
+LOCK = ".lock"
+"""The file that processes of one kernel lock; it is never removed."""
 
 _NAME = re.compile(r"\.lease\.([1-9][0-9]*)")
 _ENOUGH = 4096  # bytes; a record has about 250
@@ -149,24 +152,33 @@ class Lease:
         return lease
 
     def check(self) -> None:
-        """Make sure that no other host took over, in the time of two system calls on a folder.
+        """Make sure that the folder is there and that nobody took over, in the time of two system calls on a folder.
 
         A record that is missing or cannot be read proves nothing: the disk may be full, the server away.
 
         Raises:
-            RunLockedError: the lease is another's, because this process was stopped or cut off for too long.
+            RunLockedError: the lease is another's, because this process was stopped or cut off for too long, or the
+                folder was moved and another run has begun in its place.
+            NotWrittenError: the folder was moved or deleted, or all that was in it.
         """
         try:
-            content = _read_newest(self._folder)[1]
+            number, content = _read_newest(self._folder)
+        except FileNotFoundError:
+            number, content = 0, b""
         except OSError:
             return
         if self._record.token.encode() in content:
             return
+        if number == 0 and not (self._folder / LOCK).exists():
+            raise NotWrittenError(
+                f"{self._folder}: the folder was moved or deleted while this run was writing to it; nothing more is "
+                "written, and what was moved goes on where it is now"
+            )
         taker = Record.decode(content)
         if taker is not None:
             raise RunLockedError(
-                f"{self._folder}: this run was taken over by {taker} while this process was stopped or cut off; "
-                "nothing more is written here"
+                f"{self._folder}: {taker} writes here now: it took over while this process was stopped or cut off, or "
+                "the folder was moved; nothing more is written here"
             )
 
     def release(self) -> None:

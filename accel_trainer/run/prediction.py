@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from accel_trainer.errors import UserError
+from accel_trainer.errors import not_written
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,7 +69,7 @@ def write_forecast(table: pa.Table, folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error}") from None
+        raise not_written(folder, error) from None
 
     def replace(path: Path, write: Any) -> Path:
         staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")

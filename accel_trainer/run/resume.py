@@ -124,7 +124,9 @@ def _look(config: RunConfig, folder: RunFolder, data_digest: str) -> Start:
             notes.append(f"this run has checkpoints of its own: --run.resume {named} was for its first start")
     if checkpoint is None:
         if summary is None:
-            return Start()
+            begun = folder.metrics.exists() and folder.metrics.stat().st_size > 0
+            again = f"{folder.metrics} begins anew: an earlier start ended before its first checkpoint"
+            return Start(notes=[again] if begun else [])
         if _goes_on(config, summary):
             raise CheckpointError(
                 f"{folder.checkpoints}: the checkpoints of this finished run are gone, so that it cannot go on; "
@@ -136,17 +138,16 @@ def _look(config: RunConfig, folder: RunFolder, data_digest: str) -> Start:
     if changes.breaking:
         name, *others = changes.breaking
         also = f"; changed as well: {', '.join(others)}" if others else ""
-        whose = named if source is not None else folder.path
         raise ConfigError(
             name,
-            f"{changes.breaking[name]} changes the experiment of the run in {whose}; choose another --run.name, "
-            f"start anew with --run.resume never, or allow it with --run.allow_changes [{name}]{also}",
+            f"{changes.breaking[name]} changes the experiment of the run in {named if source else folder.path}; "
+            f"{_instead(named if source else None)}, or allow it with --run.allow_changes [{name}]{also}",
         )
     if checkpoint.manifest().get("data_digest") != data_digest and "data.path" not in config.run.allow_changes:
         raise ConfigError(
             "data.path",
             f"{config.data.path} does not hold the data that the checkpoint {checkpoint.path} was trained on (its "
-            "digest differs); choose another --run.name, or allow it with --run.allow_changes [data.path]",
+            f"digest differs); {_instead(named if source else None)}, or allow it with --run.allow_changes [data.path]",
         )
     changed = [f"{name}: {text}" for name, text in changes.harmless.items()]
     if summary is not None and summary["training"]["step"] == checkpoint.step and not _goes_on(config, summary):
@@ -169,6 +170,13 @@ def _look(config: RunConfig, folder: RunFolder, data_digest: str) -> Start:
         environment=environment,
         recorded=recorded,
     )
+
+
+def _instead(taken_over: Path | None) -> str:
+    """Return what to do about a change that makes another experiment; beginning anew differs with what was asked."""
+    if taken_over is None:
+        return "choose another --run.name, start anew with --run.resume never"
+    return f"take its weights alone with --model.init_from {taken_over} instead of --run.resume"
 
 
 def _newest(store: Store, *, begun: bool = False) -> tuple[Checkpoint | None, list[str]]:
@@ -215,7 +223,7 @@ def _named(path: Path) -> _Source:
         store = Store(path / "checkpoints")
         checkpoint, notes = _newest(store)
     if checkpoint is None:
-        raise CheckpointError(f"run.resume: {path} holds no checkpoint")
+        raise ConfigError("run.resume", f"{path} holds no checkpoint")
     return _Source(store, checkpoint, [*notes, f"taken over from {checkpoint.path}"])
 
 

@@ -15,7 +15,7 @@ from accel_trainer.checkpoints.manifest import problem
 from accel_trainer.checkpoints.rotation import Keep
 from accel_trainer.checkpoints.store import EXPERIMENT, Store
 from accel_trainer.checkpoints.weights import load_weights, load_what_fits
-from accel_trainer.errors import CheckpointError, ConfigError, ExitCode
+from accel_trainer.errors import CheckpointError, ExitCode
 from accel_trainer.hooks.checkpointing import Checkpointing
 from accel_trainer.hooks.early_stopping import EarlyStopping
 from accel_trainer.hooks.metrics_file import MetricsFile, read_rows
@@ -203,8 +203,13 @@ class Session:
         """End without a test: what would be tested is not on the disk, and the same command can mend that."""
         assert state.stop is not None
         reason = f"{state.stop.reason}, but the last checkpoint could not be written: {saved.problem}"
-        self.terminal.say(f"{saved.path} is missing: {saved.problem}")
-        self.terminal.say("nothing saved before is lost; the same command goes on from there once this is mended")
+        here = sorted(Store(self.folder.checkpoints).folders())
+        then = f"goes on from the checkpoint of step {here[-1]}" if here else "begins anew, since none is there"
+        self.terminal.say(
+            f"not tested: the last checkpoint, of step {saved.step}, could not be written ({saved.problem}). Once this "
+            f"is mended the same command {then}; python -m accel_trainer.checkpoints prune and a smaller "
+            "--checkpoint.keep_last make room"
+        )
         self._status("failed", ExitCode.CHECKPOINT, reason, state.step)
         return ExitCode.CHECKPOINT
 
@@ -226,9 +231,7 @@ class Session:
 
     def _start_from(self, path: str, model: nn.Module) -> None:
         # Not earlier: a run that goes on needs it no more.
-        if not Path(path).is_dir():
-            raise ConfigError("model.init_from", f"{path!r} is no run, checkpoint or model folder")
-        source = find(Path(path))
+        source = find(Path(path), "model.init_from")
         if trouble := problem(source):
             raise CheckpointError(f"model.init_from: {source}: {trouble}")
         taken = load_what_fits(source, model)

@@ -16,7 +16,7 @@ from accel_trainer.checkpoints.weights import WEIGHTS, load_weights
 from accel_trainer.data.scale import Scaler
 from accel_trainer.data.sources import read_table
 from accel_trainer.data.split import Rows, Splits, split_rows
-from accel_trainer.errors import CheckpointError, ConfigError, DataError, nearest
+from accel_trainer.errors import CheckpointError, ConfigError, DataError, UserError, nearest
 from accel_trainer.models.registry import ForecastShape, create_model
 from accel_trainer.options import build_options
 from accel_trainer.run.folder import RunFolder
@@ -69,13 +69,18 @@ class Trained:
     period: float
 
     @classmethod
-    def from_pretrained(cls, path: Path | str) -> Trained:
+    def from_pretrained(cls, path: Path | str, *, named_by: str = "") -> Trained:
         """Find and verify the weights that a folder stands for: of a run, the best ones.
 
+        Args:
+            path: a run, a checkpoint or an exported model.
+            named_by: the option that names the folder, for messages.
+
         Raises:
-            CheckpointError: there are none, they are damaged, or their description cannot be read.
+            UserError: there is no such folder, or nothing of that kind in it.
+            CheckpointError: the weights are damaged, or their description cannot be read.
         """
-        folder = find(Path(path))
+        folder = find(Path(path), named_by)
         if trouble := problem(folder):
             raise CheckpointError(f"{folder}: {trouble}")
         try:
@@ -95,12 +100,13 @@ class Trained:
 
         Raises:
             ConfigError: the model's class cannot be imported.
-            CheckpointError: the weights do not fit it, or it names a class that was not trusted: what a file from
-                elsewhere names must not run by being read.
+            UserError: it names a class that was not trusted: what a file from elsewhere names must not run by being
+                read.
+            CheckpointError: the weights do not fit it.
         """
         name = self.config.model.name
         if ":" in name and trust != name:
-            raise CheckpointError(
+            raise UserError(
                 f"{self.folder}: the model is {name}, a class of its own, and loading it runs its code; if you know "
                 f"it, add --trust {name}"
             )
@@ -146,15 +152,21 @@ class Trained:
         return self.folder.parent.parent if self.folder.parent.name == "checkpoints" else self.folder
 
 
-def find(path: Path) -> Path:
+def find(path: Path, named_by: str = "") -> Path:
     """Return the folder with the weights that a run, checkpoint or model folder stands for.
 
+    Args:
+        path: the folder.
+        named_by: the option that names it, for messages.
+
     Raises:
-        CheckpointError: there are none.
+        UserError: there is no such folder, or nothing of that kind in it.
+        CheckpointError: what is there does not verify.
     """
+    option = f"{named_by}: " if named_by else ""
     if not path.is_dir():
         beside = [str(p) for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-        raise CheckpointError(f"{path}: no such folder{nearest(str(path), beside)}")
+        raise UserError(f"{option}{path}: no such folder{nearest(str(path), beside)}")
     if (path / WEIGHTS).exists():
         return path
     run = RunFolder(path)
@@ -163,8 +175,9 @@ def find(path: Path) -> Path:
     if newest is None:
         if exported is not None:
             return exported
-        details = f" ({'; '.join(passed_over)})" if passed_over else ""
-        raise CheckpointError(f"{path}: no model and no checkpoint that verifies{details}")
+        if passed_over:
+            raise CheckpointError(f"{path}: no model, and no checkpoint that verifies ({'; '.join(passed_over)})")
+        raise UserError(f"{option}{path}: holds no model and no checkpoint")
     best = newest.best_step()
     chosen = newest.path if best is None else Store(run.checkpoints).path(best)
     if exported is not None:

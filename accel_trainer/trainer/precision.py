@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import os
 from contextlib import nullcontext
+from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import GradientAccumulationPlugin
+from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs
 
 from accel_trainer.errors import ConfigError, LaunchError
 
@@ -44,6 +45,7 @@ def create_accelerator(options: TrainingOptions) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision=options.mixed_precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=options.process_timeout))],
         step_scheduler_with_optimizer=False,
     )
     if accelerator.distributed_type.value not in ("NO", "MULTI_GPU", "MULTI_CPU"):

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accel_trainer.errors import RunLockedError, UserError
+from accel_trainer.errors import NotWrittenError, RunLockedError, UserError
 from accel_trainer.run import lease
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.lease import Record
@@ -298,7 +298,7 @@ def test_who_lost_the_run_while_stopped_learns_of_it_and_leaves_the_taker_alone(
     if finished:
         folder.unlock()
     stopped.go_on()
-    refused = f"RunLockedError: {folder.path}: this run was taken over by process {os.getpid()} on "
+    refused = f"RunLockedError: {folder.path}: process {os.getpid()} on "
     assert stopped.does("check").startswith(refused)
     time.sleep(0.3)  # some renewals
     if not finished:
@@ -320,9 +320,21 @@ def test_a_record_that_is_gone_or_damaged_is_no_proof_of_a_loss(folder: RunFolde
     folder.check()
     record(folder).unlink()
     folder.check()
-    folder.path.rename(folder.path.with_name("moved"))
-    folder.check()
     assert folder.locked
+
+
+def test_a_folder_that_is_moved_or_emptied_is_noticed(folder: RunFolder) -> None:
+    folder.lock()
+    moved = folder.path.with_name("moved")
+    folder.path.rename(moved)
+    with pytest.raises(NotWrittenError, match="was moved or deleted while this run was writing to it"):
+        folder.check()
+    folder.path.mkdir()
+    with pytest.raises(NotWrittenError, match="was moved or deleted"):
+        folder.check()
+    folder.path.rmdir()
+    moved.rename(folder.path)
+    folder.check()
 
 
 @pytest.mark.parametrize(
@@ -366,7 +378,7 @@ def test_a_lock_that_fails_otherwise_is_not_taken_for_held(folder: RunFolder, mo
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(fcntl, "flock", broken)
-    with pytest.raises(UserError, match=r"cannot be used as a run folder: .+ Input/output error") as caught:
+    with pytest.raises(UserError, match="cannot be used as a run folder: Input/output error") as caught:
         folder.lock()
     assert not isinstance(caught.value, RunLockedError)
 
@@ -386,7 +398,7 @@ def test_a_renewal_that_fails_is_tried_again(start: Start, folder: RunFolder) ->
 def test_a_full_disk_at_the_start_is_the_users_matter_and_leaves_no_record(start: Start, folder: RunFolder) -> None:
     process = start("another kernel")
     assert process.does("fill the disk") == "done"
-    assert process.does("lock").startswith(f"UserError: {folder.path}: cannot be used as a run folder")
+    assert process.does("lock").startswith(f"NotWrittenError: {folder.path}: cannot be used as a run folder")
     assert not list(folder.path.glob(".lease.*"))
     assert process.does("free the disk") == "done"
     assert process.does("lock") == "done"
