@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from accel_trainer.errors import NotWrittenError, UserError
+from accel_trainer.errors import UserError, not_written
 from accel_trainer.reporting.svg import DASHES, PAGE, PRINT, Palette, finish, new_figure, to_svg
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def write_forecast_picture(path: Path, examples: Examples) -> None:
             figure.savefig(staging, dpi=115)
             staging.replace(path)
         except OSError as error:
-            raise NotWrittenError(f"{path}: cannot be written: {error}") from None
+            raise not_written(path, error) from None
         finally:
             staging.unlink(missing_ok=True)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from accel_trainer import __version__
 from accel_trainer.checkpoints.files import write_text
-from accel_trainer.errors import NotWrittenError
+from accel_trainer.errors import not_written
 from accel_trainer.reporting import record, results
 from accel_trainer.reporting.heading import heading
 from accel_trainer.reporting.markup import Html, join, tag
@@ -64,7 +64,7 @@ def write_report(
     try:
         write_text(folder.report, _document(f"{run.name}: forecast report", body))
     except OSError as error:
-        raise NotWrittenError(f"{folder.report}: cannot be written: {error}") from None
+        raise not_written(folder.report, error) from None
     return folder.report
 
 

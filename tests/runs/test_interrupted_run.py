@@ -249,7 +249,9 @@ def test_a_refusal_reaches_all_processes(here: Path) -> None:
     assert done.stderr.count("error: data.horizon") == 1
     assert "unpickl" not in done.stderr
     assert "TypeError" not in done.stderr
-    assert read(here / "r/status.json")["exit_code"] == 2
+    status = read(here / "r/status.json")
+    assert (status["status"], status["exit_code"]) == ("failed", 2)
+    assert (status["finished"]["exit_code"], status["finished"]["step"]) == (0, 3)  # that it had ended well stays said
 
 
 @pytest.mark.slow

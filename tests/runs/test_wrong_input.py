@@ -32,6 +32,8 @@ CSV = "date,a [mm],b\n" + "".join(f"2025-01-01 {h:02d}:00:00,{h * 0.5},{-h}\n" f
         (["--data.path", "mine.csv", "--early_stopping.monitor", "val/mze"], ["early_stopping.monitor", "val/mse"]),
         (["--early_stopping.monitor", "val/r2"], ["early_stopping.mode", "max"]),
         (["--data.split.train", "0.9", "--data.split.test", "0.2"], ["data.split", "no rows for validation"]),
+        (["--data.path", "mine.csv", "--run.allow_changes", "[run.sed]"], ["run.allow_changes", "'run.seed'"]),
+        (["--training.max_time", "4h"], ["training.max_time", "the number alone"]),
         (["train"], ["'train' is not an option"]),
     ],
 )
