@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -10,9 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from accel_trainer.checkpoints.files import read_json
 from accel_trainer.errors import NO_ROOM, ExitCode, LaunchError, RunLockedError, UserError
-from accel_trainer.hooks.signals import TERMINATION
 from accel_trainer.launching import end_with_launcher, rank, world_size
-from accel_trainer.listening import Listener, TerminatedError
+from accel_trainer.listening import Listener, TerminatedError, ignore_signals
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.settings import SettingsError
 from accel_trainer.streams import outlive_readers
@@ -20,6 +20,8 @@ from accel_trainer.streams import outlive_readers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_ALONE = 3.0
+"""Seconds after which a process that a launcher has not ended by then is taken to have failed alone."""
 _LOST = ("DistBackendError", "DistNetworkError", "DistStoreError")
 """Errors of torch.distributed that say that another process cannot be reached."""
 
@@ -38,10 +40,12 @@ class Outcome:
         follows: whether another process decides how the command ends: a signal that this one hears outside of
             training is kept for training to hear of, and else has no effect. One that left alone would tear down what
             the others are in the middle of.
+        unsaid: why status.json could not be written, to be said after what it should have told.
     """
 
     def __init__(self) -> None:
         self.follows = False
+        self.unsaid = ""
         self._folder: RunFolder | None = None
         self._before: dict[str, Any] | None = None  # status.json as an earlier start left it
 
@@ -71,10 +75,10 @@ class Outcome:
         """Write status.json, unless the folder is unknown or belongs to a live run."""
         if self.folder is None or not _speaks():
             return
-        more = {}
-        if status == "failed" and self._before is not None:
-            # That a start was refused takes nothing from what an earlier one has finished.
-            finished = self._before if self._before.get("status") == "finished" else self._before.get("finished")
+        more, said = {}, self.status()
+        if said is not None and said == self._before:
+            # A start that did not come as far as its first word takes nothing from what an earlier one has finished.
+            finished = said if said.get("status") == "finished" else said.get("finished")
             more = {"finished": finished} if finished else {}
         try:
             if not self.folder.locked:
@@ -82,7 +86,7 @@ class Outcome:
             self.folder.write_status(status, code, reason, **more)
         except (UserError, OSError) as error:
             if str(error) != reason:  # else it is just what was said
-                print(f"{self.folder.status}: not written: {error}", file=sys.stderr)
+                self.unsaid = f"{self.folder.status}: not written: {error}"
 
     def remedy(self, when: str = "") -> str:
         """Return what the same command will do, as the end of a sentence; nothing where no run is concerned."""
@@ -132,12 +136,15 @@ def run_command(body: Callable[[Outcome], ExitCode]) -> int:
         code = _ended_by(error, outcome, listener)
         if code is None:
             outcome.failed(ExitCode.DEFECT, f"{type(error).__name__}: {error}")
+        if outcome.unsaid:
+            print(outcome.unsaid, file=sys.stderr, flush=True)
+        if code is None:
             raise
         if _is_together():
             # The group that these processes formed is broken; taking it down in order would wait for the others.
+            outcome.let_go()
             sys.stdout.flush()
             sys.stderr.flush()
-            outcome.let_go()
             os._exit(code)
         return int(code)
     finally:
@@ -147,58 +154,59 @@ def run_command(body: Callable[[Outcome], ExitCode]) -> int:
 
 def leave(code: int) -> NoReturn:
     """End the process of a command; a signal that comes while the interpreter shuts down changes nothing any more."""
-    for number in (*TERMINATION, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     sys.exit(code)
 
 
 def _ended_by(error: BaseException, outcome: Outcome, listener: Listener) -> ExitCode | None:
-    """Say what ended the command, on stderr and in status.json, and return its exit code; None: a defect."""
+    """Say what ended the command, in status.json and on stderr, and return its exit code; None: a defect."""
+    lost = _is_lost_process(error)
+    if lost and listener.heard:
+        # Whoever heard the signal first has left; that is how the others learned of it.
+        first_heard = listener.heard[0]
+        error = KeyboardInterrupt() if first_heard == signal.SIGINT else TerminatedError(first_heard)
     if isinstance(error, TerminatedError):
-        assert listener.received is not None
-        reason = f"{listener.received.name} received outside of training{outcome.remedy()}"
-        _say(reason)
+        [number] = error.args
+        reason = f"{number.name} received outside of training{outcome.remedy()}"
         outcome.ended("preempted", ExitCode.PREEMPTED, reason)
+        _say(reason)
         return ExitCode.PREEMPTED
     if isinstance(error, UserError):
         if isinstance(error, SettingsError) and error.run_folder is not None:
             outcome.folder = RunFolder(error.run_folder)
-        _say(f"error: {error}")
-        # A command line that could not be read says nothing about a run that is finished.
-        said = outcome.status() or {}
-        unread = isinstance(error, SettingsError) and said.get("status") == "finished"
-        if not isinstance(error, RunLockedError) and not unread:
+        if not isinstance(error, RunLockedError):
             outcome.failed(error.exit_code, str(error))
+        _complain(str(error), listener)
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         settled = outcome.settled()
         if settled is not None:
             return settled  # all was done but the end of the process
-        _say("interrupted")
         outcome.failed(ExitCode.INTERRUPTED, f"interrupted from the keyboard{outcome.remedy()}")
+        _say("interrupted")
         return ExitCode.INTERRUPTED
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         where = error.filename or (outcome.folder.path if outcome.folder else "a file")
         problem = f"{where}: could not be written: {error.strerror}{outcome.remedy('once there is room')}"
-        _say(f"error: {problem}")
         outcome.failed(ExitCode.CHECKPOINT, problem)
+        _complain(problem, listener)
         return ExitCode.CHECKPOINT
-    if _is_lost_process(error):
+    if lost:
+        # Without the place in gloo's source that it begins with, and what it goes on to suggest.
         [first, *_] = str(error).splitlines() or [type(error).__name__]
-        problem = f"another process of this run died or gave no answer ({first}){outcome.remedy()}"
-        _say(f"error: {problem}")
+        why = re.sub(r"^\[[^\]]*\] *", "", first).partition(". ")[0]
+        problem = f"another process of this run died or gave no answer ({why}){outcome.remedy()}"
         outcome.failed(ExitCode.LOST_PROCESS, problem)
+        _complain(problem, listener)
         return ExitCode.LOST_PROCESS
     return None
 
 
 def _stuck(outcome: Outcome) -> ExitCode:
     """Say that the process ends although its main thread does not answer."""
-    reason = (
-        f"interrupted from the keyboard while it waited for something else, another process perhaps{outcome.remedy()}"
-    )
-    _say(reason)
+    reason = f"told to end while it waited for something else, another process perhaps{outcome.remedy()}"
     outcome.failed(ExitCode.INTERRUPTED, reason)
+    _say(reason)
     return ExitCode.INTERRUPTED
 
 
@@ -233,6 +241,15 @@ def _speaks() -> bool:
         return rank() == 0
     except LaunchError:
         return True
+
+
+def _complain(problem: str, listener: Listener) -> None:
+    """Print an error: the main process does, and another one whose error is its own."""
+    if _speaks():
+        print(f"error: {problem}", file=sys.stderr, flush=True)
+    # What ends all processes is told once: the launcher ends this one as soon as the main process has left.
+    elif not listener.is_told_to_end(within=_ALONE):
+        print(f"error in process {rank()}: {problem}", file=sys.stderr, flush=True)
 
 
 def _say(line: str) -> None:

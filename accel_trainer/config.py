@@ -232,7 +232,8 @@ class TrainingOptions:
         _above_zero("training.clip_norm", self.clip_norm)
         _at_least(1, "training.max_nonfinite_steps", self.max_nonfinite_steps)
         _above_zero("training.max_time", self.max_time)
-        _above_zero("training.process_timeout", self.process_timeout)
+        valid, month = 1 <= self.process_timeout <= 30 * 86400, "1 to 2592000, a month"
+        _check(valid, "training.process_timeout", self.process_timeout, month)
         _at_least(1, "training.threads", self.threads)
 
 

@@ -71,6 +71,12 @@ class RunLockedError(UserError):
     """Another live process is writing to the run folder."""
 
 
+class RunLostError(RunLockedError):
+    """Another process writes to the folder of a run that this one was at work on."""
+
+    exit_code: ExitCode = ExitCode.CHECKPOINT
+
+
 class NotWrittenError(UserError):
     """A result that could not be written: the disk is full, read-only or gone."""
 

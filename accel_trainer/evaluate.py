@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         split = settings.extras.get("split", "all" if "data.path" in settings.source else "test")
         if split not in _SPLITS:
             raise UserError(f"--split: {split!r} is none of {', '.join(_SPLITS)}{nearest(split, _SPLITS)}")
+        if "json" in settings.extras and not Path(settings.extras["json"]).parent.is_dir():
+            raise UserError(f"--json {settings.extras['json']}: there is no folder to write it to")
         evaluate(settings, split)
         return ExitCode.OK
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from accel_trainer.checks import check_fixed, check_path
 from accel_trainer.command import Outcome, leave, run_command
-from accel_trainer.errors import ExitCode
+from accel_trainer.errors import ExitCode, UserError
 from accel_trainer.evaluate import configuration_of
 from accel_trainer.help_text import print_command_help
 from accel_trainer.launching import rank
@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return ExitCode.OK
         check_fixed(settings.source)
         check_path(settings.config.data.path)
+        if "out" in settings.extras and Path(settings.extras["out"]).is_file():
+            raise UserError(f"--out {settings.extras['out']}: is a file; a folder is written")
         if rank() == 0:  # one forecast, however many processes were started
             predict(settings)
         return ExitCode.OK

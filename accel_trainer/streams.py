@@ -6,7 +6,10 @@ import errno
 import io
 import os
 import sys
+from contextlib import suppress
 from typing import Any
+
+from accel_trainer.errors import NO_ROOM
 
 
 class _Stream(io.FileIO):
@@ -16,7 +19,7 @@ class _Stream(io.FileIO):
         try:
             return super().write(content)
         except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.EIO):  # a pipe, a terminal
+            if error.errno not in (errno.EPIPE, *NO_ROOM):  # a pipe, a terminal or a disk that is full
                 raise
             return memoryview(content).nbytes
 
@@ -24,15 +27,17 @@ class _Stream(io.FileIO):
 def outlive_readers() -> None:
     """Let standard output and standard error outlive whoever reads them.
 
-    A launcher that was ended, a pipe into ``head``, a terminal that was closed: what is said then is lost, but a run
-    has to save, to write its status and to leave with the right code. The streams stay so for the rest of the process,
-    whose last act is to flush them.
+    A launcher that was ended, a pipe into ``head``, a terminal that was closed, a log on a full disk: what is said then
+    is lost, but a run has to save, to write its status and to leave with the right code. The streams stay so for the
+    rest of the process, whose last act is to flush them.
     """
     for number, name in enumerate(("stdout", "stderr"), start=1):
         stream = getattr(sys, name)
         if stream is None:  # closed from the start, which leaves its number to the next file that is opened
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):
+            with suppress(OSError, ValueError):
+                stream.flush()  # what was said before comes first
             raw = _Stream(number, "w", closefd=False)
             raw.name = f"<{name}>"
             setattr(

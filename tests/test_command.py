@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from accel_trainer.command import Outcome, command_began, run_command
-from accel_trainer.errors import ExitCode
+from accel_trainer.errors import ConfigError, ExitCode
 from accel_trainer.run.folder import RunFolder
 from tests.helpers.runs import environment, read
 
@@ -125,6 +125,17 @@ def test_an_end_after_the_last_word_changes_nothing(tmp_path: Path, status: str,
 
     assert in_folder(tmp_path / "r", interrupt) == code
     assert read(tmp_path / "r/status.json")["step"] == 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_is_finished_stays_so_until_a_start_goes_on_with_it(tmp_path: Path, number: signal.Signals) -> None:
+    RunFolder(tmp_path).write_status("finished", ExitCode.OK, "all steps done", step=9)
+    in_folder(tmp_path, lambda _: signal.raise_signal(number))
+    assert in_folder(tmp_path, raising(ConfigError("optimizer.lr", "is wrong"))) == 2
+    status = read(tmp_path / "status.json")
+    assert (status["status"], status["exit_code"], status["finished"]["step"]) == ("failed", 2, 9)
+    in_folder(tmp_path, lambda folder: (folder.write_status("running"), signal.raise_signal(number)))
+    assert "finished" not in read(tmp_path / "status.json")
 
 
 def test_the_last_word_of_an_earlier_start_is_not_this_ones(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,15 @@ def give_back(before: Mapping[signal.Signals, Any]) -> None:
         signal.signal(number, handler)
 
 
+def _hand_on(number: signal.Signals) -> None:
+    """Let whoever handles a signal now act on one that came before."""
+    handler: Any = signal.getsignal(number)
+    if callable(handler):
+        handler(number, sys._getframe())
+    else:
+        signal.raise_signal(number)
+
+
 class Signals(Hook):
     """Finishes the step in hand, saves and stops on SIGTERM, SIGUSR1, SIGHUP or SIGINT; a second SIGINT stops at once.
 
@@ -79,7 +89,7 @@ class Signals(Hook):
         # Without a reason to stop an error ended training: a checkpoint that could not be written, say. It must not
         # be taken for the polite end that the signal asked for.
         if self._received is not None and stop is not None and stop.kind != "preempted":
-            signal.raise_signal(self._received)  # it came when no step was left to ask in: the program's own to handle
+            _hand_on(self._received)  # it came when no step was left to ask in: the program's own to handle
 
     def _request(self, when: str) -> Request | None:
         if self._received is None:

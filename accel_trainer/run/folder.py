@@ -136,7 +136,8 @@ class RunFolder:
         Takes some 25 µs on a local disk. What was never locked cannot be lost, and nothing is looked at.
 
         Raises:
-            RunLockedError: this process has let go, or was stopped for so long that another host took over.
+            RunLockedError: this process has let go.
+            RunLostError: it was stopped for so long that another host took over.
             NotWrittenError: the folder was moved or deleted.
         """
         if self._lease is not None:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from accel_trainer.errors import NotWrittenError, RunLockedError
+from accel_trainer.errors import NotWrittenError, RunLockedError, RunLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,7 +157,7 @@ class Lease:
         A record that is missing or cannot be read proves nothing: the disk may be full, the server away.
 
         Raises:
-            RunLockedError: the lease is another's, because this process was stopped or cut off for too long, or the
+            RunLostError: the lease is another's, because this process was stopped or cut off for too long, or the
                 folder was moved and another run has begun in its place.
             NotWrittenError: the folder was moved or deleted, or all that was in it.
         """
@@ -172,11 +172,11 @@ class Lease:
         if number == 0 and not (self._folder / LOCK).exists():
             raise NotWrittenError(
                 f"{self._folder}: the folder was moved or deleted while this run was writing to it; nothing more is "
-                "written, and what was moved goes on where it is now"
+                "written (from a folder that was moved the run goes on, under its new run.dir and run.name)"
             )
         taker = Record.decode(content)
         if taker is not None:
-            raise RunLockedError(
+            raise RunLostError(
                 f"{self._folder}: {taker} writes here now: it took over while this process was stopped or cut off, or "
                 "the folder was moved; nothing more is written here"
             )

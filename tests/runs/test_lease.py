@@ -298,7 +298,7 @@ def test_who_lost_the_run_while_stopped_learns_of_it_and_leaves_the_taker_alone(
     if finished:
         folder.unlock()
     stopped.go_on()
-    refused = f"RunLockedError: {folder.path}: process {os.getpid()} on "
+    refused = f"RunLostError: {folder.path}: process {os.getpid()} on "
     assert stopped.does("check").startswith(refused)
     time.sleep(0.3)  # some renewals
     if not finished:

@@ -17,6 +17,7 @@ import pytest
 from tests.helpers.runs import (
     TORCHRUN,
     TWO_PROCESSES,
+    alive,
     assert_same_run,
     checkpoint_steps,
     command,
@@ -141,7 +142,46 @@ def test_a_second_interrupt_ends_a_process_that_waits_for_another(here: Path, st
         time.sleep(0.2)
     wait_until(lambda: ended(here / "r"), seconds=20)
     assert (ended(here / "r")["status"], ended(here / "r")["exit_code"]) == ("failed", 130)
-    assert "while it waited" in ended(here / "r")["reason"]
+    assert "told to end while it waited" in ended(here / "r")["reason"]
+
+
+@pytest.mark.slow
+def test_interrupts_of_a_launcher_whose_trainers_hang_leave_no_orphan(here: Path, start: Any) -> None:
+    """Launchers pass on the first Ctrl-C alone; the second ends them."""
+    training = start(command(here, "r", TWO_PROCESSES, **OPTIONS), here / "r")
+    first = training.rank(0)
+    os.kill(training.rank(1), signal.SIGSTOP)
+    time.sleep(0.5)
+    for _ in range(3):
+        os.killpg(training.process.pid, signal.SIGINT)
+        time.sleep(1)
+    wait_until(lambda: not alive(first), seconds=40)
+    assert ended(here / "r")["exit_code"] in (5, 130)
+
+
+@pytest.mark.slow
+def test_an_error_of_another_process_alone_is_told_by_it(here: Path) -> None:
+    (here / "elsewhere").mkdir()
+    (here / "own.py").write_text(
+        "import os, sys\n"
+        "from accel_trainer.train import main\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    os.chdir('elsewhere')\n"
+        "sys.exit(main())\n"
+    )
+    words = command(here, "r", [*TORCHRUN[:-1], "own.py"], module="")
+    words = [word for word in words if word]
+    (here / "data.csv").write_text("time,a\n" + "".join(f"{n},{n % 7}\n" for n in range(2000)))
+    done = run([*words, "--data.path", "data.csv"], cwd=here, code=None)
+    assert done.returncode != 0
+    assert "error in process 1: data.path: no such file: data.csv" in done.stderr
+
+
+def test_a_log_on_a_full_disk_ends_no_training(here: Path) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(command(here, "r"), stdout=full, stderr=full, env=environment(), timeout=120, check=False)
+    assert done.returncode == 0
+    assert ended(here / "r")["status"] == "finished"
 
 
 def test_a_folder_that_is_moved_ends_the_run_and_goes_on_where_it_is(here: Path, start: Any) -> None:
@@ -163,7 +203,7 @@ def test_another_run_in_the_place_of_a_folder_that_was_moved(here: Path, start: 
     training = start(words, here / "r")
     shutil.move(here / "r", here / "elsewhere")
     other = start(words, here / "r")
-    assert training.process.wait(timeout=30) in (2, 4)
+    assert training.process.wait(timeout=30) == 4
     assert "Traceback" not in training.said()
     assert other.process.wait(timeout=120) == 0
     run(command(here, "whole", **OPTIONS))
@@ -202,3 +242,16 @@ def test_a_signal_during_imports_waits_for_their_end(tmp_path: Path, name: str) 
     assert process.returncode == {"SIGTERM": 75, "SIGINT": 130}[name]
     assert said == "imported\n"
     assert "Traceback" not in complained
+
+
+def test_one_interrupt_during_an_import_is_not_taken_for_two(here: Path) -> None:
+    """The step that training is in when it hears of it is finished, however long it takes."""
+    (here / "slow.py").write_text("import time\ntime.sleep(3)\n" + SLOW)
+    words = command(here, "r", **OPTIONS)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment(STEP_TIME="7")) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) in (75, 130)
+    assert "while it waited" not in ended(here / "r")["reason"]
