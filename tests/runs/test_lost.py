@@ -58,6 +58,7 @@ class Started:
     """A run in a process of its own, which has made its first checkpoints."""
 
     def __init__(self, words: list[str], folder: Path) -> None:
+        self.members: set[int] = set()
         self.output = folder.with_suffix(".txt").open("w+", encoding="utf-8")
         self.process = subprocess.Popen(
             words,
@@ -71,7 +72,8 @@ class Started:
 
     def rank(self, number: int) -> int:
         """The process id of a rank."""
-        for pid in family(self.process.pid):
+        self.members |= set(family(self.process.pid))  # some outlive their launcher, which is then nobody's parent
+        for pid in self.members:
             if f"\0RANK={number}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes():
                 return pid
         raise AssertionError("no such rank")
@@ -82,6 +84,8 @@ class Started:
 
     def end(self) -> None:
         kill_family(self.process.pid)
+        for pid in filter(alive, self.members):
+            kill_family(pid)
         self.process.wait()
         self.output.close()
 
