@@ -73,7 +73,7 @@ class Started:
     def rank(self, number: int) -> int:
         """The process id of a rank."""
         self.members |= set(family(self.process.pid))  # some outlive their launcher, which is then nobody's parent
-        for pid in self.members:
+        for pid in filter(alive, self.members):
             if f"\0RANK={number}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes():
                 return pid
         raise AssertionError("no such rank")
